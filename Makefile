@@ -1,0 +1,55 @@
+# One environment in .venv serves all targets. It is filled again only when a
+# requirements file is newer than the stamp of its last installation.
+
+PYTHON ?= python3
+VENV := .venv
+VENV_PYTHON := $(VENV)/bin/python
+PIP_INSTALL := $(VENV_PYTHON) -m pip install --disable-pip-version-check
+
+.PHONY: help run test format clean
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /make \1	/'
+
+run: $(VENV)/installed ## run the homework notebook from top to bottom, in place
+	@set -- Homework2_*.ipynb; \
+	if [ "$$#" -ne 1 ] || [ ! -f "$$1" ]; then \
+		echo "expected one notebook named Homework2_*.ipynb here, found: $$*" >&2; \
+		exit 1; \
+	fi; \
+	exec $(VENV_PYTHON) tools/execute_notebook.py "$$1"
+
+test: $(VENV)/installed-dev ## check style, then run all tests
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m pytest
+
+format: $(VENV)/installed-dev ## format code and notebooks, mend what can be mended
+	$(VENV_PYTHON) -m ruff check --fix .
+	$(VENV_PYTHON) -m ruff format .
+
+clean: ## remove the environment and all caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
+
+# "created" is written last: an environment that was left half-made is made anew.
+$(VENV)/created:
+	@command -v "$(PYTHON)" >/dev/null || { \
+		echo "no command '$(PYTHON)': install Python 3.11 to 3.13, or name one with" \
+			"make PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+		echo "expected Python 3.11 to 3.13, '$(PYTHON)' is $$("$(PYTHON)" --version 2>&1):" \
+			"name another one with make PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -m venv --clear $(VENV) || { \
+		echo "could not create $(VENV): install the venv module of '$(PYTHON)'" \
+			"(Debian, Ubuntu: python3-venv)" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/installed: requirements.txt $(VENV)/created
+	$(PIP_INSTALL) -r requirements.txt
+	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
+	$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@

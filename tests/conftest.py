@@ -1,0 +1,213 @@
+"""What the tests share: the notebook, its functions as a module, and runs of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+# Both before anything imports TensorFlow or matplotlib.
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ["MPLBACKEND"] = "Agg"
+
+import nbformat
+import pytest
+from execute_notebook import (
+    execute,
+    has_code,
+    headings_of,
+    inject_parameters,
+    read_notebook,
+    tags,
+)
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The cells that make up the module under test.
+MODULE_TAGS = ("imports", "parameters", "derived", "functions")
+# The names that the tests use: a cell that loses its tag is noticed at once.
+EXPECTED_NAMES = (
+    "load_mnist",
+    "optimize_images",
+)
+
+
+def find_notebook() -> Path:
+    """Return the one homework notebook at the top level."""
+    found = sorted(ROOT.glob("Homework2_*.ipynb"))
+    if len(found) != 1:
+        pytest.fail(
+            f"expected one Homework2_*.ipynb at the top level, found "
+            f"{[path.name for path in found]}",
+            pytrace=False,
+        )
+    return found[0]
+
+
+@pytest.fixture(scope="session")
+def notebook_path() -> Path:
+    """The homework notebook's file."""
+    return find_notebook()
+
+
+@pytest.fixture(scope="session")
+def notebook(notebook_path: Path) -> NotebookNode:
+    """The homework notebook as committed; tests do not change it."""
+    return read_notebook(notebook_path)
+
+
+def module_source(notebook: NotebookNode) -> str:
+    """Return the code of all cells that carry one of `MODULE_TAGS`, in order."""
+    cells = [
+        cell
+        for cell in notebook.cells
+        if cell.cell_type == "code" and set(tags(cell)) & set(MODULE_TAGS)
+    ]
+    used = {tag for cell in cells for tag in tags(cell)}
+    missing = [tag for tag in MODULE_TAGS if tag not in used]
+    if missing:
+        pytest.fail(f"no cell of the notebook is tagged {missing}", pytrace=False)
+    return "\n\n\n".join(cell.source for cell in cells) + "\n"
+
+
+def import_homework(notebook: NotebookNode, folder: Path) -> ModuleType:
+    """Import the notebook's functions from a file in `folder`.
+
+    AutoGraph reads the source of what it compiles, so a real file is needed.
+    """
+    path = folder / "homework.py"
+    path.write_text(module_source(notebook), encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("homework", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["homework"] = module
+    spec.loader.exec_module(module)
+    missing = [name for name in EXPECTED_NAMES if not hasattr(module, name)]
+    if missing:
+        pytest.fail(
+            f"the tagged cells do not define {missing}: is the tag 'functions' lost?",
+            pytrace=False,
+        )
+    return module
+
+
+@pytest.fixture(scope="session")
+def homework(
+    notebook: NotebookNode, tmp_path_factory: pytest.TempPathFactory
+) -> ModuleType:
+    """The functions, parameters and derived values of the notebook, as a module."""
+    return import_homework(notebook, tmp_path_factory.mktemp("homework"))
+
+
+def heading_paths(notebook: NotebookNode) -> list[tuple[str, ...]]:
+    """Return for every cell the headings it stands under, outermost first."""
+    paths = []
+    open_headings: dict[int, str] = {}
+    for cell in notebook.cells:
+        for level, text in headings_of(cell):
+            open_headings = {n: t for n, t in open_headings.items() if n < level}
+            open_headings[level] = text
+        paths.append(tuple(open_headings[level] for level in sorted(open_headings)))
+    return paths
+
+
+def under(*beginnings: str) -> Callable[[tuple[str, ...]], bool]:
+    """Return a choice of cells: those under a heading that begins with one of these.
+
+    Example: `run_notebook(tmp_path, {}, cells=under("Setup", "Part 2"))`
+    """
+    return lambda path: any(heading.startswith(beginnings) for heading in path)
+
+
+def select_cells(
+    notebook: NotebookNode, chosen: Callable[[tuple[str, ...]], bool]
+) -> NotebookNode:
+    """Return a copy with the cells whose path of headings is chosen."""
+    notebook = deepcopy(notebook)
+    paths = heading_paths(notebook)
+    notebook.cells = [
+        cell for cell, path in zip(notebook.cells, paths, strict=True) if chosen(path)
+    ]
+    if not any(map(has_code, notebook.cells)):
+        headings = sorted({heading for path in paths for heading in path})
+        pytest.fail(f"no code under the chosen headings; there are {headings}")
+    return notebook
+
+
+def repeat_cells(notebook: NotebookNode, times: int) -> NotebookNode:
+    """Return a copy whose list of cells stands there several times."""
+    notebook = deepcopy(notebook)
+    once = notebook.cells
+    notebook.cells = [deepcopy(cell) for _ in range(times) for cell in once]
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number}"
+    return notebook
+
+
+def run_notebook(
+    tmp_path: Path,
+    parameters: dict[str, Any],
+    *,
+    cells: Callable[[tuple[str, ...]], bool] | None = None,
+    copy: Sequence[str] = ("data/mnist.npz", "models"),
+    repeat: int = 1,
+) -> NotebookNode:
+    """Run the homework notebook, or a part of it, in a folder of its own.
+
+    Args:
+        tmp_path: The folder to run in; files a test has put there stay.
+        parameters: Other values for names assigned in the cell tagged `parameters`.
+        cells: Told the headings above a cell, outermost first; says whether the cell
+            runs. All cells run without it.
+        copy: Files and folders of the project to put into the folder first.
+        repeat: How many times the cells run, one pass after the other, in one kernel.
+
+    Returns:
+        The executed notebook; with `repeat`, its cells once for every pass.
+
+    Raises:
+        CellExecutionError: A cell failed.
+    """
+    path = find_notebook()
+    shutil.copy(path, tmp_path)
+    for name in copy:
+        source, target = ROOT / name, tmp_path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, dirs_exist_ok=True)
+        else:
+            shutil.copy(source, target)
+    notebook = read_notebook(tmp_path / path.name)
+    if parameters:
+        notebook = inject_parameters(notebook, parameters)
+    if cells:
+        notebook = select_cells(notebook, cells)
+    if repeat > 1:
+        notebook = repeat_cells(notebook, repeat)
+    return execute(notebook, tmp_path)
+
+
+def make_notebook(*sources: str | tuple[str, str]) -> NotebookNode:
+    """Return a small notebook: text makes markdown after `#`, else a code cell.
+
+    A pair is a code cell and its tag. Ids count up, so that the same sources always
+    make the same notebook.
+    """
+    notebook = nbformat.v4.new_notebook()
+    for number, source in enumerate(sources):
+        name = f"cell-{number}"
+        if isinstance(source, tuple):
+            cell = nbformat.v4.new_code_cell(source[0], id=name)
+            cell.metadata["tags"] = [source[1]]
+        elif source.startswith("# "):
+            cell = nbformat.v4.new_markdown_cell(source, id=name)
+        else:
+            cell = nbformat.v4.new_code_cell(source, id=name)
+        notebook.cells.append(cell)
+    return notebook

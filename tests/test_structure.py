@@ -1,0 +1,314 @@
+"""The form of the homework notebook: what a reader and a grader can rely on."""
+
+from __future__ import annotations
+
+import ast
+import io
+import itertools
+import re
+import statistics
+import sys
+import tokenize
+from pathlib import Path
+
+import nbformat
+import pytest
+from execute_notebook import digest_fault, find_faults, has_code, headings_of, tags
+from nbformat import NotebookNode
+
+MAX_BYTES = 4_000_000
+MAX_COLUMNS = 88
+CELLS = range(45, 81)
+MEDIAN_LINES = 8
+MAX_LINES = 40
+PACKAGES = {"IPython", "keras", "matplotlib", "numpy", "tensorflow"}
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def first_line(cell: NotebookNode) -> str:
+    """Return the line by which a message names a cell."""
+    return cell.source.strip().splitlines()[0] if cell.source.strip() else "(blank)"
+
+
+def code_cells(notebook: NotebookNode, tag: str | None = None) -> list[NotebookNode]:
+    """Return the cells that run, all or those with a tag."""
+    cells = [cell for cell in notebook.cells if has_code(cell)]
+    return [cell for cell in cells if tag is None or tag in tags(cell)]
+
+
+def headings(notebook: NotebookNode) -> list[tuple[int, str]]:
+    """Return the (level, text) of every heading, in order."""
+    return [heading for cell in notebook.cells for heading in headings_of(cell)]
+
+
+def only_cell(notebook: NotebookNode, tag: str) -> NotebookNode:
+    """Return the one cell with a tag."""
+    cells = code_cells(notebook, tag)
+    assert len(cells) == 1, f"expected one cell tagged {tag!r}, found {len(cells)}"
+    return cells[0]
+
+
+def comment_lines(source: str) -> dict[int, bool]:
+    """Return the lines that hold a comment: is there nothing else on the line?"""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return {
+        token.start[0]: not token.line[: token.start[1]].strip()
+        for token in tokens
+        if token.type == tokenize.COMMENT
+    }
+
+
+def docstring_lines(tree: ast.Module) -> set[int]:
+    """Return the numbers of the lines that docstrings take up."""
+    lines: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, Definition) and ast.get_docstring(node) is not None:
+            text = node.body[0]
+            lines.update(range(text.lineno, text.end_lineno + 1))
+    return lines
+
+
+def count_code_lines(source: str) -> int:
+    """Count the lines of code: not blank, no comment, no docstring."""
+    comments = {line for line, alone in comment_lines(source).items() if alone}
+    skipped = comments | docstring_lines(ast.parse(source))
+    lines = enumerate(source.splitlines(), start=1)
+    return sum(bool(text.strip()) and number not in skipped for number, text in lines)
+
+
+def imported_modules(source: str) -> list[str]:
+    """Return the full names of the modules that a piece of code imports."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names.append("." * node.level + (node.module or ""))
+    return names
+
+
+def public_definitions(tree: ast.Module) -> list[Definition]:
+    """Return the public functions, classes and methods that a cell defines."""
+    found = [node for node in tree.body if isinstance(node, Definition)]
+    for node in list(found):
+        if isinstance(node, ast.ClassDef):
+            found += [child for child in node.body if isinstance(child, Definition)]
+    return [node for node in found if not node.name.startswith("_")]
+
+
+def missing_type_hints(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """Return the names of arguments without a type hint, and "return"."""
+    given = function.args
+    arguments = [*given.posonlyargs, *given.args, *given.kwonlyargs]
+    arguments += [each for each in (given.vararg, given.kwarg) if each]
+    names = [
+        each.arg
+        for each in arguments
+        if each.annotation is None and each.arg not in ("self", "cls")
+    ]
+    return names + (["return"] if function.returns is None else [])
+
+
+def plain(text: str) -> str:
+    """Return letters and digits only, to compare headings with links to them."""
+    return "".join(filter(str.isalnum, text)).lower()
+
+
+# ------------------------------------------------------------- text and headings
+
+
+def test_is_a_valid_notebook_of_reasonable_size(notebook_path: Path, notebook):
+    nbformat.validate(notebook)
+    assert notebook_path.stat().st_size < MAX_BYTES
+
+
+def test_one_title_in_the_first_cell(notebook):
+    titles = [text for level, text in headings(notebook) if level == 1]
+    assert len(titles) == 1, titles
+    assert headings_of(notebook.cells[0])[0] == (1, titles[0])
+
+
+def test_no_heading_level_is_skipped(notebook):
+    found = headings(notebook)
+    skipped = [
+        (above[1], below[1])
+        for above, below in itertools.pairwise(found)
+        if below[0] > above[0] + 1
+    ]
+    assert not skipped
+
+
+def test_main_headings_are_unique_and_listed_in_the_contents(notebook):
+    main = [text for level, text in headings(notebook) if level == 2]
+    assert main
+    assert len(set(main)) == len(main)
+    items = re.findall(r"^\s*(?:[-*]|\d+\.)\s+(.*)", notebook.cells[0].source, re.M)
+    missing = [
+        text for text in main if not any(plain(text) in plain(each) for each in items)
+    ]
+    assert not missing, "not in the list of contents of the first cell"
+
+
+def test_links_within_the_notebook_lead_somewhere(notebook):
+    text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    anchors = {plain(heading) for _, heading in headings(notebook)}
+    anchors |= {plain(name) for name in re.findall(r'<a (?:id|name)="([^"]+)"', text)}
+    links = re.findall(r"\]\(#([^)\s]+)\)", text)
+    assert links, "the list of contents should link to the sections"
+    assert not [link for link in links if plain(link) not in anchors]
+
+
+# -------------------------------------------------------------------------- cells
+
+
+def test_number_of_cells(notebook):
+    assert len(notebook.cells) in CELLS
+
+
+def test_cells_are_short(notebook):
+    lengths = {c.source: count_code_lines(c.source) for c in code_cells(notebook)}
+    longest = max(lengths, key=lengths.get)
+    assert lengths[longest] <= MAX_LINES, longest
+    assert statistics.median(lengths.values()) <= MEDIAN_LINES
+
+
+def test_lines_of_code_are_short(notebook):
+    lines = [line for c in code_cells(notebook) for line in c.source.splitlines()]
+    assert not [line for line in lines if len(line) > MAX_COLUMNS]
+
+
+def test_every_code_cell_is_introduced(notebook):
+    """By text before it, or by a comment as its first line."""
+    bare = [
+        first_line(cell)
+        for before, cell in zip([None, *notebook.cells], notebook.cells, strict=False)
+        if has_code(cell)
+        and not (before and before.cell_type == "markdown" and before.source.strip())
+        and not first_line(cell).startswith("# ")
+    ]
+    assert not bare
+
+
+def test_no_blank_cells(notebook):
+    blank = [i for i, cell in enumerate(notebook.cells) if not cell.source.strip()]
+    assert not blank
+
+
+def test_code_is_plain_python(notebook):
+    """No shell commands, no magics: the cells are valid in a script as well."""
+    for cell in code_cells(notebook):
+        try:
+            names = {n.id for n in ast.walk(ast.parse(cell.source)) if hasattr(n, "id")}
+        except SyntaxError as error:
+            pytest.fail(f"not plain Python: {error.text or first_line(cell)}")
+        assert not names & {"get_ipython", "input", "__import__"}, first_line(cell)
+
+
+# ------------------------------------------------------------------------ imports
+
+
+def test_imports_stand_in_one_cell(notebook):
+    imports = only_cell(notebook, "imports")
+    elsewhere = [
+        (name, first_line(cell))
+        for cell in code_cells(notebook)
+        if cell is not imports
+        for name in imported_modules(cell.source)
+    ]
+    assert not elsewhere
+
+
+def test_imports_are_of_the_allowed_packages(notebook):
+    allowed = PACKAGES | set(sys.stdlib_module_names)
+    names = imported_modules(only_cell(notebook, "imports").source)
+    assert not [name for name in names if name.split(".")[0] not in allowed]
+    ipython = [name for name in names if name.split(".")[0] == "IPython"]
+    assert set(ipython) <= {"IPython.display"}
+
+
+def test_no_widgets(notebook):
+    kinds = {
+        kind
+        for cell in code_cells(notebook)
+        for output in cell.outputs
+        for kind in output.get("data", {})
+    }
+    assert not [kind for kind in kinds if "widget" in kind]
+    assert "widgets" not in notebook.metadata
+
+
+# --------------------------------------------------------- parameters, functions
+
+
+def test_parameters_are_literals_with_capital_names(notebook):
+    for statement in ast.parse(only_cell(notebook, "parameters").source).body:
+        code = ast.unparse(statement)
+        assert isinstance(statement, ast.Assign | ast.AnnAssign), code
+        targets = getattr(statement, "targets", None) or [statement.target]
+        assert len(targets) == 1, code
+        assert isinstance(targets[0], ast.Name), code
+        assert re.fullmatch(r"[A-Z][A-Z0-9_]*", targets[0].id), code
+        try:
+            ast.literal_eval(statement.value)
+        except ValueError:
+            pytest.fail(f"not a literal: {code}")
+
+
+def test_parameters_are_explained(notebook):
+    """By a comment on the line itself, or on the line above."""
+    source = only_cell(notebook, "parameters").source
+    comments = comment_lines(source)
+    bare = [
+        ast.unparse(statement)
+        for statement in ast.parse(source).body
+        if not any(
+            n in comments for n in range(statement.lineno, statement.end_lineno + 1)
+        )
+        and not comments.get(statement.lineno - 1)
+    ]
+    assert not bare
+
+
+def test_definitions_and_runs_are_in_different_cells(notebook):
+    assert code_cells(notebook, "functions")
+    for cell in code_cells(notebook):
+        body = ast.parse(cell.source).body
+        defined = [isinstance(node, Definition) for node in body]
+        if "functions" in tags(cell):
+            assert all(defined), f"more than definitions: {first_line(cell)}"
+        else:
+            assert not any(defined), f"not tagged 'functions': {first_line(cell)}"
+
+
+def test_public_functions_have_docstrings_and_type_hints(notebook):
+    lacking = []
+    for cell in code_cells(notebook, "functions"):
+        for node in public_definitions(ast.parse(cell.source)):
+            if not ast.get_docstring(node):
+                lacking.append(f"{node.name}: docstring")
+            if not isinstance(node, ast.ClassDef):
+                lacking += [f"{node.name}: {name}" for name in missing_type_hints(node)]
+    assert not lacking
+
+
+# ------------------------------------------------------------------------ outputs
+
+
+def test_outputs_belong_to_the_code(notebook):
+    assert digest_fault(notebook) is None
+
+
+def test_outputs_are_clean(notebook, notebook_path: Path):
+    assert not find_faults(notebook, notebook_path.parent)
+
+
+def test_figures_have_alternative_text(notebook):
+    figures = [
+        (first_line(cell), output.metadata.get("image/png", {}))
+        for cell in code_cells(notebook)
+        for output in cell.outputs
+        if "image/png" in output.get("data", {})
+    ]
+    assert figures, "no figures: was the notebook run?"
+    assert not [cell for cell, about in figures if not about.get("alt", "").strip()]
