@@ -6,7 +6,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
 from types import ModuleType
@@ -34,8 +34,71 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULE_TAGS = ("imports", "parameters", "derived", "functions")
 # The names that the tests use: a cell that loses its tag is noticed at once.
 EXPECTED_NAMES = (
+    "idx_digest",
+    "read_mnist_file",
+    "download_mnist",
     "load_mnist",
+    "to_images",
+    "split_stratified",
+    "wilson_interval",
+    "describe_share",
+    "divergence",
+    "one_hot",
+    "half_way",
+    "show",
+    "show_digits",
+    "predict",
+    "draw_digits",
+    "show_table",
+    "check_writable",
+    "save_model",
+    "load_model",
+    "build_network",
+    "build_alexnet",
+    "count_network",
+    "sample_bilinear",
+    "distort",
+    "attack",
+    "mix_with_noise",
+    "RobustTrainer",
+    "Progress",
+    "train",
+    "score",
+    "confusion_matrix",
+    "show_confusions",
+    "reliability",
+    "plot_training",
+    "statistics",
+    "measure_digits",
+    "regularization",
+    "round_pixels",
+    "disturb",
+    "Optimization",
+    "descend",
     "optimize_images",
+    "check_inputs",
+    "check_range",
+    "make_starts",
+    "add_noise",
+    "plot_fits",
+    "squared_error",
+    "gradient_norms",
+    "summarize_runs",
+    "naive_descent",
+    "save_results",
+    "dense_judge",
+    "nearest",
+    "neighbour_judge",
+    "summarize_transfer",
+    "fit_subspaces",
+    "reconstruction_errors",
+    "subspace_judge",
+    "make_judges",
+    "transfer",
+    "percentiles",
+    "plot_percentiles",
+    "read_pairs",
+    "probe",
 )
 
 
@@ -103,6 +166,46 @@ def homework(
 ) -> ModuleType:
     """The functions, parameters and derived values of the notebook, as a module."""
     return import_homework(notebook, tmp_path_factory.mktemp("homework"))
+
+
+@pytest.fixture(scope="session")
+def mnist(homework: ModuleType) -> dict[str, Any]:
+    """The four arrays of the data file; tests do not change them."""
+    return homework.read_mnist_file(ROOT / homework.DATA_FILE)
+
+
+class Displayed(list):
+    """Stands in for IPython's `display`: keeps what a notebook would show."""
+
+    def __call__(self, content: Any, **options: Any) -> Displayed:
+        """Keep one output; what is returned can be updated like a display handle."""
+        self.append((content, options))
+        return self
+
+    update = __call__
+
+
+@pytest.fixture
+def displayed(
+    homework: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Displayed]:
+    """What the test displays; at its end no figure is left open."""
+    shown = Displayed()
+    monkeypatch.setattr(homework, "display", shown)
+    yield shown
+    still_open = homework.plt.get_fignums()
+    homework.plt.close("all")
+    assert not still_open, "a figure that stays open is displayed twice"
+
+
+@pytest.fixture(scope="session")
+def linear_model(homework: ModuleType) -> Any:
+    """A small classifier, linear in the pixels; tests do not change it."""
+    keras = homework.keras
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input(homework.IMAGE_SHAPE)
+    flat = keras.layers.Flatten()(inputs)
+    return keras.Model(inputs, keras.layers.Dense(homework.CLASSES)(flat))
 
 
 def heading_paths(notebook: NotebookNode) -> list[tuple[str, ...]]:

@@ -1,0 +1,86 @@
+"""Measure the training's arithmetic beside the machine's float32 matrix products.
+
+    python benchmarks/training_rate.py [--repetitions N] [--steps N] [--size N]
+
+Both are timed in turn, several times in one run, and printed in GFLOP/s with their
+ratio. The training's floating-point operations are counted from the network: two for
+each multiply-accumulate, once forward and twice backward for every image of the batch,
+and once forward and once backward for the attacked part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+from notebook_functions import import_homework
+
+
+def matrix_rate(size: int) -> float:
+    """Return the GFLOP/s of products of two square float32 matrices."""
+    import tensorflow as tf
+
+    matrix = tf.random.normal((size, size))
+    product = tf.function(lambda: tf.matmul(matrix, matrix))
+    product()
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < 1:
+        product().numpy()
+        count += 1
+    return 2 * size**3 * count / (time.perf_counter() - start) / 1e9
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=40, help="training steps a time")
+    parser.add_argument("--size", type=int, default=2048, help="side of the matrices")
+    options = parser.parse_args()
+
+    homework = import_homework()
+    import keras
+
+    batch = homework.BATCH_SIZE
+    random = np.random.default_rng(0)
+    images = random.random((batch, *homework.IMAGE_SHAPE), np.float32)
+    labels = random.integers(0, homework.CLASSES, batch)
+    network = homework.build_network(homework.DROPOUT, 0)
+    ways = dict(distortion=homework.DISTORTION, attack_length=homework.ATTACK_LENGTH)
+    trainer = homework.RobustTrainer(network, 1000, 0, **ways)
+    optimizer = keras.optimizers.AdamW(
+        weight_decay=homework.WEIGHT_DECAY, global_clipnorm=1.0, use_ema=True
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    trainer.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+    trainer.train_on_batch(images, labels)
+    work = homework.count_network(network)["multiply-accumulates"].replace(",", "")
+    operations = 2 * int(work) * (3 * batch + 2 * (3 * (batch // 8)))
+
+    matrices, trainings = [], []
+    for _ in range(options.repetitions):
+        matrices.append(matrix_rate(options.size))
+        start = time.perf_counter()
+        for _ in range(options.steps):
+            trainer.train_on_batch(images, labels)
+        seconds = (time.perf_counter() - start) / options.steps
+        trainings.append(operations / seconds / 1e9)
+    rows = {
+        f"matrix product {options.size}": matrices,
+        "training": trainings,
+        "ratio": np.divide(trainings, matrices),
+    }
+    print("| GFLOP/s | median | smallest | largest |\n| --- | --- | --- | --- |")
+    for name, values in rows.items():
+        form = ".2f" if name == "ratio" else ".0f"
+        low, middle, high = np.min(values), np.median(values), np.max(values)
+        print(f"| {name} | {middle:{form}} | {low:{form}} | {high:{form}} |")
+
+
+if __name__ == "__main__":
+    main()
