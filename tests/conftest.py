@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -24,14 +22,10 @@ from execute_notebook import (
     headings_of,
     inject_parameters,
     read_notebook,
-    tags,
 )
 from nbformat import NotebookNode
+from notebook_functions import ROOT, find_notebook, import_functions
 
-ROOT = Path(__file__).resolve().parent.parent
-
-# The cells that make up the module under test.
-MODULE_TAGS = ("imports", "parameters", "derived", "functions")
 # The names that the tests use: a cell that loses its tag is noticed at once.
 EXPECTED_NAMES = (
     "idx_digest",
@@ -102,18 +96,6 @@ EXPECTED_NAMES = (
 )
 
 
-def find_notebook() -> Path:
-    """Return the one homework notebook at the top level."""
-    found = sorted(ROOT.glob("Homework2_*.ipynb"))
-    if len(found) != 1:
-        pytest.fail(
-            f"expected one Homework2_*.ipynb at the top level, found "
-            f"{[path.name for path in found]}",
-            pytrace=False,
-        )
-    return found[0]
-
-
 @pytest.fixture(scope="session")
 def notebook_path() -> Path:
     """The homework notebook's file."""
@@ -126,31 +108,12 @@ def notebook(notebook_path: Path) -> NotebookNode:
     return read_notebook(notebook_path)
 
 
-def module_source(notebook: NotebookNode) -> str:
-    """Return the code of all cells that carry one of `MODULE_TAGS`, in order."""
-    cells = [
-        cell
-        for cell in notebook.cells
-        if cell.cell_type == "code" and set(tags(cell)) & set(MODULE_TAGS)
-    ]
-    used = {tag for cell in cells for tag in tags(cell)}
-    missing = [tag for tag in MODULE_TAGS if tag not in used]
-    if missing:
-        pytest.fail(f"no cell of the notebook is tagged {missing}", pytrace=False)
-    return "\n\n\n".join(cell.source for cell in cells) + "\n"
-
-
 def import_homework(notebook: NotebookNode, folder: Path) -> ModuleType:
-    """Import the notebook's functions from a file in `folder`.
-
-    AutoGraph reads the source of what it compiles, so a real file is needed.
-    """
-    path = folder / "homework.py"
-    path.write_text(module_source(notebook), encoding="utf-8")
-    spec = importlib.util.spec_from_file_location("homework", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["homework"] = module
-    spec.loader.exec_module(module)
+    """Import the notebook's functions; a lost tag or name fails loudly."""
+    try:
+        module = import_functions(notebook, folder)
+    except ValueError as error:
+        pytest.fail(str(error), pytrace=False)
     missing = [name for name in EXPECTED_NAMES if not hasattr(module, name)]
     if missing:
         pytest.fail(

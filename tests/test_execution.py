@@ -117,7 +117,7 @@ def test_every_run_of_every_experiment_is_stored(homework, whole_folder):
     counts = Counter(stored["experiment"].tolist())
     expected = {
         "digit_2": TINY["RANDOM_STARTS"],
-        "starts": 9 * seeds,
+        "starts": 2 * 9 * seeds,
         "random": 10 * TINY["SEEDS_PER_DIGIT"],
         "noisy_digit": 10 * levels * TINY["NOISY_PER_DIGIT"],
         "soft": TINY["SOFT_SEEDS"] + 3 * seeds,

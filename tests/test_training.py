@@ -379,7 +379,7 @@ def test_training_records_a_value_an_epoch_and_keeps_the_averaged_weights(
 
 @pytest.mark.usefixtures("displayed")
 def test_training_learns(homework, digits, small_network):
-    options = OPTIONS | {"epochs": 15, "learning_rate": 0.05}
+    options = OPTIONS | {"epochs": 8, "learning_rate": 0.05}
     record = homework.train(
         small_network(), part(digits, 0, 300), part(digits, 300, 400), **options
     )
