@@ -216,7 +216,12 @@ def test_interrupt_leaves_the_file_and_no_kernel(write):
         "time.sleep(600)",
     )
     before = path.read_bytes()
-    process = subprocess.Popen([sys.executable, PROGRAM, path], stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, PROGRAM, path],
+        stderr=subprocess.PIPE,
+        # a shell that starts the tests in the background makes them ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     pid_file = path.with_name("kernel.pid")
     deadline = time.monotonic() + 60
     while not (pid_file.exists() and pid_file.read_text()):
