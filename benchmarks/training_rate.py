@@ -48,8 +48,9 @@ def main() -> None:
 
     batch = homework.BATCH_SIZE
     random = np.random.default_rng(0)
-    images = random.random((batch, *homework.IMAGE_SHAPE), np.float32)
-    labels = random.integers(0, homework.CLASSES, batch)
+    count = batch * options.steps
+    images = random.random((count, *homework.IMAGE_SHAPE), np.float32)
+    labels = random.integers(0, homework.CLASSES, count)
     network = homework.build_network(homework.DROPOUT, 0)
     ways = dict(distortion=homework.DISTORTION, attack_length=homework.ATTACK_LENGTH)
     trainer = homework.RobustTrainer(network, 1000, 0, **ways)
@@ -58,7 +59,7 @@ def main() -> None:
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     trainer.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
-    trainer.train_on_batch(images, labels)
+    trainer.fit(images, labels, batch_size=batch, verbose=0)
     work = homework.count_network(network)["multiply-accumulates"].replace(",", "")
     operations = 2 * int(work) * (3 * batch + 2 * (3 * (batch // 8)))
 
@@ -66,8 +67,7 @@ def main() -> None:
     for _ in range(options.repetitions):
         matrices.append(matrix_rate(options.size))
         start = time.perf_counter()
-        for _ in range(options.steps):
-            trainer.train_on_batch(images, labels)
+        trainer.fit(images, labels, batch_size=batch, verbose=0)
         seconds = (time.perf_counter() - start) / options.steps
         trainings.append(operations / seconds / 1e9)
     rows = {

@@ -150,9 +150,19 @@ def title_of(notebook: NotebookNode, index: int) -> str:
     return lines[0] if lines else "(blank)"
 
 
+def without_comments(source: str) -> str:
+    """Return code without the lines that are comments alone."""
+    lines = source.splitlines()
+    return "\n".join(line for line in lines if not line.lstrip().startswith("#"))
+
+
 def code_digest(notebook: NotebookNode) -> str:
-    """Return the SHA-256 of the sources of all code cells, in order."""
-    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    """Return the SHA-256 of the sources of all code cells, in order.
+
+    Lines that are comments alone do not count: they change no output.
+    """
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    sources = [without_comments(cell.source) for cell in cells]
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
 
