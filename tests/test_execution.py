@@ -42,7 +42,7 @@ REMEDY = "Run Part 1 with RETRAIN = True"
 def before_the_judges(path: tuple[str, ...]) -> bool:
     """Choose Setup, Part 2 up to all digits, and the playground."""
     whole = under("Setup", "Part 2", "Playground")(path)
-    return whole and not under("4b")(path)
+    return whole and not under("4b", "4c", "Beyond")(path)
 
 
 def before_the_report(path: tuple[str, ...]) -> bool:
