@@ -71,6 +71,7 @@ EXPECTED_NAMES = (
     "descend",
     "optimize_images",
     "check_inputs",
+    "check_shape",
     "check_range",
     "make_starts",
     "add_noise",

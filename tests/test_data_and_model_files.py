@@ -100,8 +100,11 @@ def test_one_changed_value_is_refused(homework, mnist, tmp_path, name):
 def test_values_of_another_type_are_refused(homework, mnist, tmp_path):
     path = tmp_path / "wide.npz"
     np.savez(path, **(mnist | {"x_test": mnist["x_test"].astype(np.int64)}))
-    with pytest.raises(ValueError, match="expected an array of uint8, got int64"):
+    with pytest.raises(ValueError, match="got int64") as caught:
         homework.load_mnist(path)
+    assert str(caught.value).startswith(f"x_test in {path} is not the published MNIST")
+    assert "expected uint8" in str(caught.value)
+    assert "Delete that file" in str(caught.value)
 
 
 def without_test_labels(path: Path) -> None:

@@ -39,7 +39,7 @@ def test_wilson_interval_of_none_and_of_all(homework, trials):
 
 @pytest.mark.parametrize(("successes", "trials"), [(-1, 10), (11, 10), (0, 0)])
 def test_wilson_interval_refuses_impossible_counts(homework, successes, trials):
-    message = rf"expected 0 <= successes <= trials, got {successes}, {trials}"
+    message = rf"no more successes than trials, got {successes} of {trials}$"
     with pytest.raises(ValueError, match=message):
         homework.wilson_interval(successes, trials)
 
@@ -167,6 +167,12 @@ def test_draw_digits_gives_what_is_wanted_without_repeats(homework, mnist):
     chosen = homework.draw_digits(labels, wanted, seed=1)
     np.testing.assert_array_equal(labels[chosen], wanted)
     assert len(set(chosen)) == len(wanted)
+
+
+def test_draw_digits_refuses_more_than_there_are(homework):
+    labels = np.array([1, 1, 3, 3, 3])
+    with pytest.raises(ValueError, match="expected at least 4 images of 3, got 3"):
+        homework.draw_digits(labels, np.array([1, 3, 3, 3, 3]), seed=1)
 
 
 def test_draw_digits_follows_from_the_seed(homework, mnist):

@@ -189,7 +189,7 @@ def test_summarize_transfer_gives_a_row_for_each_kind(homework):
     share = homework.describe_share(np.array([True, True, True, False]))
     nothing = homework.describe_share(np.array([False, False]))
     assert rows == [
-        ["found", 2, "50%", share, "100.0%", "50.0%"],
+        ["found", 2, "50.0%", share, "100.0%", "50.0%"],
         ["noise", 1, "", nothing, "0.0%", "0.0%"],
     ]
 

@@ -443,6 +443,15 @@ VECTORS = "expected targets that are probability vectors"
         ({"settling_share": 1.5}, "expected settling_share from .* to 1, got 1.5"),
         ({"momentum": 1.0}, "expected momentum from 0 to 0.999, got 1.0"),
         ({"momentum": -0.1}, "expected momentum from 0 to 0.999, got -0.1"),
+        ({"steps": 2.5}, "expected a whole number for steps, got 2.5"),
+        ({"shift": 0.5}, "expected a whole number for shift, got 0.5"),
+        ({"seed": -1}, "expected seed from 0 to .* got -1"),
+        (
+            {"typical": np.ones((10, 3))},
+            r"expected finite typical of shape \(2, 10, 3\)",
+        ),
+        ({"weights": (1, 1, 1)}, r"expected finite weights of shape \(4,\)"),
+        ({"weights": (1, 1, np.nan, 1)}, "expected finite weights .* nan"),
     ],
 )
 def test_bad_input_is_refused(find, change, message):

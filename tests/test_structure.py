@@ -69,6 +69,68 @@ def docstring_lines(tree: ast.Module) -> set[int]:
     return lines
 
 
+class TopLevelNames(ast.NodeVisitor):
+    """The names that a cell takes from other cells, and those that it assigns."""
+
+    def __init__(self) -> None:
+        self.taken: set[str] = set()
+        self.assigned: set[str] = set()
+        self.local: list[set[str]] = []
+
+    def visit_definition(self, node: Definition) -> None:
+        """Take note of the name; what the body uses is looked up when it is called."""
+        self.assigned.add(node.name)
+
+    visit_FunctionDef = visit_ClassDef = visit_definition  # noqa: N815
+
+    def visit_scope(self, node: ast.AST) -> None:
+        """Visit a lambda or a comprehension, whose own names stay inside."""
+        inside = [x for x in ast.walk(node) if isinstance(x, ast.comprehension)]
+        targets = [x.target for x in inside if x in getattr(node, "generators", ())]
+        names = {x.id for t in targets for x in ast.walk(t) if isinstance(x, ast.Name)}
+        if isinstance(node, ast.Lambda):
+            names = {argument.arg for argument in node.args.args}
+        self.local.append(names)
+        self.generic_visit(node)
+        self.local.pop()
+
+    visit_Lambda = visit_ListComp = visit_SetComp = visit_scope  # noqa: N815
+    visit_DictComp = visit_GeneratorExp = visit_scope  # noqa: N815
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        """Visit the value first: it is computed before the name changes."""
+        self.visit(node.value)
+        for target in node.targets:
+            self.visit(target)
+
+    def visit_For(self, node: ast.For) -> None:
+        """Visit what is looped over before the names of the loop."""
+        for part in (node.iter, node.target, *node.body, *node.orelse):
+            self.visit(part)
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        """Take `a += 1` for a use of `a`: it needs one."""
+        self.visit(node.value)
+        names = {x.id for x in ast.walk(node.target) if isinstance(x, ast.Name)}
+        self.taken |= names - self.assigned
+
+    def visit_Name(self, node: ast.Name) -> None:
+        """Sort a name."""
+        if any(node.id in names for names in self.local):
+            return
+        if isinstance(node.ctx, ast.Store):
+            self.assigned.add(node.id)
+        elif node.id not in self.assigned:
+            self.taken.add(node.id)
+
+
+def names_of(source: str) -> TopLevelNames:
+    """Return the names of a cell."""
+    names = TopLevelNames()
+    names.visit(ast.parse(source))
+    return names
+
+
 def count_code_lines(source: str) -> int:
     """Count the lines of code: not blank, no comment, no docstring."""
     comments = {line for line, alone in comment_lines(source).items() if alone}
@@ -312,3 +374,28 @@ def test_figures_have_alternative_text(notebook):
     ]
     assert figures, "no figures: was the notebook run?"
     assert not [cell for cell, about in figures if not about.get("alt", "").strip()]
+
+
+# Part 2 reads the data and the model again, so that it runs without Part 1.
+READ_TWICE = {"pixels", "labels", "test_pixels", "test_labels", "network", "record"}
+
+
+def test_a_name_that_cells_share_is_assigned_by_one_of_them(notebook):
+    """Else a cell that is run again would find there what a later one left."""
+    cells = [(first_line(cell), names_of(cell.source)) for cell in code_cells(notebook)]
+    shared = set().union(*(names.taken for _, names in cells)) - READ_TWICE
+    for name in sorted(shared):
+        owners = [title for title, names in cells if name in names.assigned]
+        assert len(owners) <= 1, f"{name!r} is assigned in {owners}"
+
+
+def test_names_of_a_cell_are_told_apart():
+    names = names_of(
+        "a = [b for b in c if b != d]\n"
+        "for e in a: f[e] += g\n"
+        "h = lambda i: i + j\n"
+        "k = k + 1\n"
+        "def l(m): return n\n"
+    )
+    assert names.taken == {"c", "d", "f", "g", "j", "k"}
+    assert names.assigned == {"a", "e", "h", "k", "l"}

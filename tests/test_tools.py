@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT, make_notebook
-from draw_pictures import GAP, tile
+from draw_animation import GAP, save, tile
 from make_mnist_file import read_idx
 from nbformat.v4 import new_output
-from print_outputs import texts_by_heading
+from print_outputs import print_outputs, texts_by_heading
 
 
 def idx_file(path, values, dimensions):
@@ -30,9 +30,10 @@ def test_a_cut_off_idx_file_is_refused(tmp_path):
         read_idx(path)
 
 
-def test_another_kind_of_file_is_refused(tmp_path):
+@pytest.mark.parametrize("content", [b"PK\3\4 no idx", b"\0\0\x08\2\0\0", b""])
+def test_another_kind_of_file_is_refused(tmp_path, content):
     path = tmp_path / "idx"
-    path.write_bytes(b"PK\3\4 no idx")
+    path.write_bytes(content)
     with pytest.raises(ValueError, match="expected an IDX file"):
         read_idx(path)
 
@@ -57,6 +58,24 @@ def test_outputs_are_printed_under_their_heading():
         new_output("display_data", data=figure),
     ]
     assert list(texts_by_heading(notebook)) == [("First", "one"), ("Second", "| a |")]
+
+
+def test_a_notebook_without_outputs_is_told_from_a_wrong_heading():
+    notebook = make_notebook("# First", "print(1)")
+    with pytest.raises(SystemExit, match="holds no outputs"):
+        print_outputs(notebook, "")
+    notebook.cells[1].outputs = [new_output("stream", text="one\n")]
+    with pytest.raises(SystemExit, match="contains 'Second'; the headings are: First"):
+        print_outputs(notebook, "Second")
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    path = tmp_path / "picture.gif"
+    path.write_bytes(b"old")
+    with pytest.raises(TypeError):
+        save(path, tile(np.zeros((1, 28, 28, 1)), 1, 1), append_images=3, save_all=True)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_the_rate_of_the_training_is_printed_beside_that_of_matrix_products():

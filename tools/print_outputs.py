@@ -41,17 +41,29 @@ def texts_by_heading(notebook: NotebookNode) -> Iterator[tuple[str, str]]:
         yield heading, "\n\n".join(texts)
 
 
+def print_outputs(notebook: NotebookNode, part: str) -> None:
+    """Print the outputs below every heading that contains `part`.
+
+    Raises:
+        SystemExit: There is none; says what there is.
+    """
+    texts = list(texts_by_heading(notebook))
+    found = [pair for pair in texts if part in pair[0]]
+    if not texts:
+        raise SystemExit("the notebook holds no outputs: fill it with `make run`")
+    if not found:
+        headings = "; ".join(heading for heading, _ in texts)
+        raise SystemExit(f"no heading contains {part!r}; the headings are: {headings}")
+    for heading, text in found:
+        print(f"\n## {heading}\n\n{text}")
+
+
 def main() -> None:
     """Print what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", nargs="?", default="", help="part of a heading")
     part = parser.parse_args().part
-    notebook = read_notebook(find_notebook())
-    found = [pair for pair in texts_by_heading(notebook) if part in pair[0]]
-    if not found:
-        raise SystemExit(f"no heading with outputs contains {part!r}; try without it")
-    for heading, text in found:
-        print(f"\n## {heading}\n\n{text}")
+    print_outputs(read_notebook(find_notebook()), part)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Draw the README's pictures: digits found from noise, still and moving.
+"""Draw the README's animation: ten digits emerge from noise.
 
-    python tools/draw_pictures.py
+    .venv/bin/python tools/draw_animation.py
 
 Runs the descent of the homework notebook, with its settings and the saved model, for
 every digit from the noise of the seed `SEED`, `SEED` + 1, … and writes
-`results/noise_to_digits.gif` and `results/digits_from_noise.png`.
+`results/noise_to_digits.gif`. `make test` installs what it needs.
 """
 
 from __future__ import annotations
@@ -37,12 +37,15 @@ def tile(images: np.ndarray, columns: int, scale: int) -> Image.Image:
 def save(path: Path, picture: Image.Image, **options: object) -> None:
     """Write a picture under a temporary name, then rename it."""
     temporary = path.with_name(f"partial_{path.name}")
-    picture.save(temporary, **options)
-    os.replace(temporary, path)
+    try:
+        picture.save(temporary, **options)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def main() -> None:
-    """Find the digits and write both pictures."""
+    """Find the digits and write the animation."""
     homework = import_homework()
     network, _ = homework.load_model(homework.MODEL_FILE)
     pixels, labels, _, _ = homework.load_mnist()
@@ -61,12 +64,12 @@ def main() -> None:
         seed=homework.SEED,
         keep_every=5,
     )
-    folder = homework.RESULTS_FILE.parent
-    folder.mkdir(exist_ok=True)
+    path = homework.RESULTS_FILE.with_name("noise_to_digits.gif")
+    path.parent.mkdir(exist_ok=True)
     frames = [tile(images, COLUMNS, SCALE) for images in found.path]
     durations = [100] * (len(frames) - 1) + [3000]  # milliseconds
     save(
-        folder / "noise_to_digits.gif",
+        path,
         frames[0],
         save_all=True,
         append_images=frames[1:],
@@ -74,9 +77,7 @@ def main() -> None:
         loop=0,
         optimize=True,
     )
-    save(folder / "digits_from_noise.png", frames[-1], optimize=True)
-    for path in sorted(folder.glob("*digits*")):
-        print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+    print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":
