@@ -205,7 +205,7 @@ def xplique(
     images = []
     for start in range(0, len(starts), 10):
         part = [int(label) for label in labels[start : start + 10]]
-        objective = Objective.neuron(task.model, "logits", part)
+        objective = Objective.neuron(task.model, -1, part)
         regularizers = [total_variation_reg(variation)] if variation else []
         regularizers += [l1_reg(ink)] if ink else []
         if views == "jitter":
@@ -255,7 +255,7 @@ def maco(
     images = []
     for label in labels:
         found, _ = optimize(
-            Objective.neuron(task.model, "logits", int(label)),
+            Objective.neuron(task.model, -1, int(label)),
             optimizer=task.homework.keras.optimizers.Nadam(rate),
             maco_dataset=dataset,
             nb_steps=steps,

@@ -46,6 +46,28 @@ def small_mnist(homework, mnist):
         yield arrays
 
 
+@pytest.fixture(scope="module")
+def yardsticks(homework, small_mnist):
+    """Judges and distances from few images, made once."""
+    task = optimization.make_task(homework, None)
+    return optimization.make_yardsticks(homework, task)
+
+
+@pytest.fixture
+def small_network(homework, monkeypatch):
+    """In place of the notebook's network one that is compiled sooner."""
+
+    def build(dropout, seed):
+        homework.keras.utils.set_random_seed(seed)
+        layers = homework.layers
+        inputs = homework.keras.Input(homework.IMAGE_SHAPE)
+        x = layers.Flatten()(layers.Conv2D(2, 5, 4, activation="relu")(inputs))
+        outputs = layers.Dense(10, name="logits")(layers.Dropout(dropout)(x))
+        return homework.keras.Model(inputs, outputs)
+
+    monkeypatch.setattr(homework, "build_network", build)
+
+
 @pytest.fixture
 def task(homework, linear_model):
     """A task on the small linear model."""
@@ -193,16 +215,16 @@ def test_tf_keras_vis_makes_the_same_images_one_by_one(homework, task):
 
 
 def test_twin_is_made_once_for_each_setting(
-    homework, small_mnist, tmp_path, monkeypatch
+    homework, small_mnist, small_network, tmp_path, monkeypatch
 ):
     network, record = twin.load_twin(homework, tmp_path, SETTINGS, count=200)
     assert [x.name for x in tmp_path.iterdir()] == ["plain_twin.keras"]
-    monkeypatch.setattr(twin, "make_twin", None)
+    monkeypatch.setattr(homework.keras.Model, "fit", None)
     again, _ = twin.load_twin(homework, tmp_path, SETTINGS, count=200)
     starts = homework.make_starts("uniform", [1])
     np.testing.assert_array_equal(network(starts), again(starts))
     assert 0 <= record["validation_accuracy"] <= 1
-    with pytest.raises(TypeError):  # it would be made anew
+    with pytest.raises(TypeError, match="not callable"):  # it would be trained anew
         twin.load_twin(homework, tmp_path, SETTINGS | {"epochs": 2})
 
 
@@ -215,13 +237,14 @@ def test_the_stored_twin_is_up_to_date(homework):
 
 
 def test_optimization_runs_on_tiny_settings(
-    homework, small_mnist, folder, linear_model, monkeypatch
+    homework, small_mnist, yardsticks, folder, linear_model, monkeypatch
 ):
     require("tf-keras-vis")
     (folder / "results").mkdir()
     names = ["optimize_images", "tf-keras-vis", "keras.io loop", "student's loop"]
     load = {"robust": linear_model, "plain": linear_model}
     monkeypatch.setattr(optimization, "load_models", lambda *_: load)
+    monkeypatch.setattr(optimization, "make_yardsticks", lambda *_: yardsticks)
     monkeypatch.setattr(optimization, "measure_memory", lambda x: dict.fromkeys(x, 1))
     arguments = ["--folder", str(folder), "--seeds", "1", "--most-steps", "2"]
     arguments += ["--steps", "2", "--repetitions", "2", "--contestants", *names]
@@ -289,22 +312,12 @@ def test_time_to_fit_is_that_of_the_shortest_run_that_got_there():
 # --------------------------------------------------------------------------- growth
 
 
-def test_growth_runs_on_tiny_settings(homework, small_mnist, folder, monkeypatch):
+def test_growth_runs_on_tiny_settings(
+    homework, small_mnist, small_network, folder, monkeypatch
+):
     monkeypatch.setattr(growth, "weigh_apart", lambda images, steps: images * steps)
-    arguments = [
-        "--images",
-        "1",
-        "2",
-        "--many-steps",
-        "2",
-        "3",
-        "--widths",
-        "1",
-        "2",
-        "--steps",
-        "2",
-    ]
-    arguments += ["--training-steps", "1", "--repetitions", "2"]
+    text = "--images 1 2 --many-steps 2 3 --widths 1 2 --steps 2"
+    arguments = shlex.split(f"{text} --training-steps 1 --repetitions 2")
     growth.run(homework, growth.parse(["--folder", str(folder), *arguments]))
     record = json.loads((folder / "results" / "growth.json").read_text())
     assert np.shape(record["images"]["values"]) == (2, 2)
@@ -346,31 +359,16 @@ def test_deottes_batches_are_augmented_digits(homework):
     assert np.abs(shown.numpy() - images[:64]).max() > 0.5
 
 
-def test_training_runs_on_tiny_settings(homework, small_mnist, folder):
-    arguments = [
-        "--images",
-        "256",
-        "--budget",
-        "0",
-        "--steps",
-        "1",
-        "--size",
-        "64",
-        "--repetitions",
-        "2",
-    ]
-    arguments += [
-        "--ingredient-images",
-        "128",
-        "--ingredient-epochs",
-        "1",
-        "--seeds",
-        "1",
-    ]
-    arguments += ["--ingredients", "everything", "without averaging"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(homework, "OPTIMIZATION_STEPS", 2)
-        training.run(homework, training.parse(["--folder", str(folder), *arguments]))
+def test_training_runs_on_tiny_settings(
+    homework, small_mnist, small_network, yardsticks, folder, monkeypatch
+):
+    text = "--images 256 --budget 0 --steps 1 --size 64 --repetitions 2 --seeds 1"
+    text += " --ingredient-images 128 --ingredient-epochs 1"
+    arguments = shlex.split(f"{text} --ingredients everything 'without averaging'")
+    monkeypatch.setattr(homework, "OPTIMIZATION_STEPS", 2)
+    monkeypatch.setattr(optimization, "make_yardsticks", lambda *_: yardsticks)
+    monkeypatch.setattr(training, "build_deotte", training.build_simple)
+    training.run(homework, training.parse(["--folder", str(folder), *arguments]))
     record = json.loads((folder / "results" / "training.json").read_text())
     names = {training.OURS, training.SIMPLE, training.DEOTTE}
     assert set(record["curves"]) == names
@@ -420,7 +418,7 @@ def test_training_targets_say_what_was_not_reached():
     assert training.check_targets(found).count("**missed**") == 3
 
 
-def test_training_rate_prints_a_ratio(homework, capsys):
+def test_training_rate_prints_a_ratio(homework, small_network, capsys):
     options = SimpleNamespace(repetitions=1, steps=1, size=64)
     training_rate.run(homework, options)
     lines = capsys.readouterr().out.splitlines()
