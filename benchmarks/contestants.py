@@ -434,44 +434,28 @@ def list_contestants(homework: ModuleType) -> dict[str, Contestant]:
     """Return all contestants by name; this project's is the first."""
     tuned = dict(tuned=True)
     grids = {
-        "optimize_images": [
-            dict(),
-            dict(noise=1.5),
-            dict(prior=3.0),
-            dict(noise=1.5, prior=3.0),
-            dict(rate=0.5),
-            dict(rate=2.0),
-        ],
+        "optimize_images": [dict(), dict(noise=1.5), dict(prior=3.0), dict(rate=2.0)],
         "tf-keras-vis": [
             tuned | dict(variation=10.0, norm=3.0),
-            tuned | dict(variation=30.0, norm=10.0),
             tuned | dict(variation=100.0, norm=30.0),
             tuned | dict(variation=100.0, norm=30.0, jitter=2),
-            tuned | dict(variation=100.0, norm=30.0, rate=0.02),
             tuned | dict(variation=10.0, norm=3.0, soft=True),
             tuned | dict(variation=3.0, norm=1.0, soft=True),
         ],
         "Xplique": [
             dict(views=None),
-            dict(views=None, rate=0.02),
             dict(views=None, variation=0.003, ink=0.3),
             dict(views="jitter"),
             dict(views="jitter", variation=0.003, ink=0.3),
-            dict(views="jitter", variation=0.01, ink=1.0),
         ],
-        "MaCo": [
-            dict(crops=0, rate=1.0),
-            dict(crops=0, rate=0.1),
-            dict(crops=0, rate=0.1, noise=0.5),
-        ],
+        "MaCo": [dict(crops=0, rate=1.0), dict(crops=0, rate=0.1)],
         "MIFace": [dict(rate=1.0), dict(rate=10.0)],
         "keras.io": [
             dict(rate=0.1, clip=True),
-            dict(rate=0.3, clip=True),
-            dict(rate=1.0, clip=True),
+            dict(rate=0.5, clip=True),
             dict(rate=1.0),
         ],
-        "student": [dict(rate=0.1), dict(rate=1.0), dict(rate=10.0), dict(rate=100.0)],
+        "student": [dict(rate=1.0), dict(rate=10.0), dict(rate=100.0)],
     }
     steps = homework.OPTIMIZATION_STEPS
     batch, own = 100, "with a score function of one's own"
@@ -481,7 +465,7 @@ def list_contestants(homework: ModuleType) -> dict[str, Contestant]:
             xplique,
             xplique,
             10,
-            3,
+            2,
             256,
             1,
             "no",
@@ -509,7 +493,7 @@ def list_contestants(homework: ModuleType) -> dict[str, Contestant]:
             tf_keras_vis,
             tf_keras_vis_single,
             1,
-            10,
+            5,
             200,
             1,
             own,
@@ -517,12 +501,12 @@ def list_contestants(homework: ModuleType) -> dict[str, Contestant]:
             grids["tf-keras-vis"],
         ),
         **forms,
-        "Xplique, MaCo": Contestant(maco, maco, 1, 2, 256, 32, "no", {}, grids["MaCo"]),
+        "Xplique, MaCo": Contestant(maco, maco, 1, 1, 256, 32, "no", {}, grids["MaCo"]),
         "ART MIFace": Contestant(
-            miface, miface, 10, 2, steps, 1, "no", {}, grids["MIFace"]
+            miface, miface, 10, 1, steps, 1, "no", {}, grids["MIFace"]
         ),
         "keras.io loop": Contestant(
-            keras_io, keras_io, 1, 5, 30, 1, edit, {}, grids["keras.io"]
+            keras_io, keras_io, 1, 2, 30, 1, edit, {}, grids["keras.io"]
         ),
         "student's loop": Contestant(
             student_together, student, 1, 10, steps, 1, "yes", {}, grids["student"]

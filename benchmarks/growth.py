@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 from functools import partial
@@ -24,6 +23,7 @@ from common import (
     alternate,
     describe_machine,
     make_parser,
+    peak_memory,
     read_record,
     save_plot,
     slope,
@@ -85,10 +85,9 @@ def weigh(homework: ModuleType, images: int, steps: int) -> float:
     model, _ = homework.load_model(homework.MODEL_FILE)
     make_call(homework, model, 1, 2)()
     call = make_call(homework, model, images, steps)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     call()
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return (after - before) / (1024 if sys.platform == "linux" else 1024**2)
+    return peak_memory() - before
 
 
 def weigh_apart(images: int, steps: int) -> float:
@@ -99,36 +98,39 @@ def weigh_apart(images: int, steps: int) -> float:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(homework: ModuleType, options: argparse.Namespace) -> dict[str, dict]:
-    """Return for each part the sizes and a list of values for each size."""
+def measure(
+    homework: ModuleType, part: str, options: argparse.Namespace
+) -> dict[str, dict]:
+    """Return for what grows in a part the sizes and a list of values for each size."""
     model, _ = homework.load_model(homework.MODEL_FILE)
     found = {}
 
-    def time_all(part: str, calls: dict[int, Any], share: float = 1.0) -> None:
+    def time_all(name: str, calls: dict[int, Any], share: float = 1.0) -> None:
         seconds = alternate({str(size): call for size, call in calls.items()}, repeat)
         values = [[share * x for x in seconds[str(size)]] for size in calls]
-        found[part] = {"sizes": list(calls), "values": values}
+        found[name] = {"sizes": list(calls), "values": values}
 
     repeat = options.repetitions
-    if "images" in options.parts:
+    if part == "images":
         steps = options.steps
         time_all(
             "images", {n: make_call(homework, model, n, steps) for n in options.images}
         )
         found["images"]["fixed"] = f"{steps} steps"
-    if "steps" in options.parts:
+    if part == "steps":
         time_all(
             "steps", {n: make_call(homework, model, 10, n) for n in options.many_steps}
         )
         found["steps"]["fixed"] = "10 images"
-    if "memory" in options.parts:
-        values = [[weigh_apart(n, options.steps)] for n in options.images]
-        found["memory of images"] = {"sizes": options.images, "values": values}
+    if part == "memory":  # of every other size, each in a process of its own
+        few, steps = options.images[::2], options.many_steps[::2]
+        values = [[weigh_apart(n, options.steps)] for n in few]
+        found["memory of images"] = {"sizes": few, "values": values}
         found["memory of images"]["fixed"] = f"{options.steps} steps"
-        values = [[weigh_apart(10, n)] for n in options.many_steps]
-        found["memory of steps"] = {"sizes": options.many_steps, "values": values}
+        values = [[weigh_apart(10, n)] for n in steps]
+        found["memory of steps"] = {"sizes": steps, "values": values}
         found["memory of steps"]["fixed"] = "10 images"
-    if "width" in options.parts:
+    if part == "width":
         steps = options.training_steps
         calls = {n: make_training(homework, n, steps) for n in options.widths}
         time_all("width", calls, 1 / steps)
@@ -202,7 +204,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--images", **whole, default=[1, 3, 10, 30, 100, 300, 1000])
     parser.add_argument("--many-steps", **whole, default=[50, 100, 200, 500, 1000])
     parser.add_argument("--widths", **whole, default=[1, 2, 4])
-    parser.add_argument("--steps", type=int, default=20, help="where images grow")
+    parser.add_argument("--steps", type=int, default=10, help="where images grow")
     parser.add_argument("--training-steps", type=int, default=6)
     parser.add_argument("--weigh", nargs=2, type=int, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
@@ -214,7 +216,9 @@ def run(homework: ModuleType, options: argparse.Namespace) -> None:
         print(json.dumps(weigh(homework, *options.weigh)))
         return
     record = read_record(options.folder, "growth") | {"machine": describe_machine()}
-    write_record(options.folder, "growth", record | measure(homework, options))
+    for part in options.parts:
+        record |= measure(homework, part, options)
+        write_record(options.folder, "growth", record)
     render(options.folder)
 
 
