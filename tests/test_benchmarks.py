@@ -134,14 +134,20 @@ def test_the_machine_is_described_without_its_name():
     assert common.platform.node() not in text
 
 
-@pytest.mark.parametrize(
-    "program, section", [(optimization, "optimization"), (growth, "growth")]
-)
-def test_readme_holds_what_the_programs_wrote(homework, folder, program, section):
-    shutil.copytree(ROOT / "benchmarks" / "results", folder / "results")
+@pytest.mark.parametrize("section", ["optimization", "growth", "training"])
+def test_readme_holds_what_the_programs_wrote(homework, folder, section):
+    results = ROOT / "benchmarks" / "results"
+    if not (results / f"{section}.json").exists():
+        pytest.skip(f"{section} has not been measured yet: run make benchmark")
+    shutil.copytree(results, folder / "results")
     before = tables_of(folder, section)
     assert len(before) > 5
-    program.render(*((folder, homework) if program is optimization else (folder,)))
+    if section == "growth":
+        growth.render(folder)
+    else:
+        {"optimization": optimization, "training": training}[section].render(
+            folder, homework
+        )
     assert tables_of(folder, section) == before
 
 
