@@ -423,29 +423,27 @@ def check_targets(record: dict) -> str:
             mean, low, high = (100 * value for value in lows[worst])
             add(
                 f"first in transfer on {MODELS[model]}, {kind}: interval above zero",
-                f"closest peer {worst}: {mean:+.1f} ({low:+.1f} to {high:+.1f})",
+                f"closest of {len(others)} peers measured, {worst}: "
+                f"{mean:+.1f} ({low:+.1f} to {high:+.1f})",
                 low > 0,
             )
+    for model in set(MODELS) - set(record.get("quality", {})):
+        goal = f"first in transfer on {MODELS[model]}"
+        rows.append([goal, "not measured yet", "open"])
     return table(["target", "measured", ""], rows)
 
 
-def describe_settings(tuned: dict[str, dict]) -> str:
+def describe_settings(tuned: dict[str, dict], names: list[str]) -> str:
     """Return the tuned settings of each contestant and model as a table."""
-    names = list(next(iter(tuned.values())))
-    shown = {
-        name: [
-            ", ".join(f"{k} {v}" for k, v in tuned[m].get(name, {}).items())
-            for m in tuned
-        ]
-        for name in names
-    }
-    return table(
-        ["contestant", *(MODELS[model] for model in tuned)],
-        [
-            [name, *(text or "as by default" for text in texts)]
-            for name, texts in shown.items()
-        ],
-    )
+
+    def describe(model: str, name: str) -> str:
+        if name not in tuned[model]:
+            return "not searched yet"
+        settings = [f"{key} {value}" for key, value in tuned[model][name].items()]
+        return ", ".join(settings) or "as by default"
+
+    rows = [[name, *(describe(model, name) for model in tuned)] for name in names]
+    return table(["contestant", *(MODELS[model] for model in tuned)], rows)
 
 
 # ---------------------------------------------------------------------------- plots
@@ -537,7 +535,10 @@ def render(folder: Path, homework: ModuleType) -> None:
         text = "Rows of ten images, 0 to 9, a row for each contestant and setting"
         parts += [f"![{text}](gallery_{model}.png)"]
     if tuned:
-        parts += ["### Tuned settings", describe_settings(tuned)]
+        parts += [
+            "### Tuned settings",
+            describe_settings(tuned, list(list_contestants(homework))),
+        ]
     write_section(folder / "README.md", "optimization", "\n\n".join(parts))
 
 
@@ -569,12 +570,16 @@ def run(homework: ModuleType, options: argparse.Namespace) -> None:
         write_record(folder, "optimization", record)
 
     models = load_models(homework, folder, options.models)
-    if "tune" in options.parts:
+    searches = "tune" in options.parts, "quality" in options.parts
+    for model_name, model in models.items() if any(searches) else ():
+        # measured settings have to be searched once
         tuned = read_record(folder, "tuned_settings")
-        for model_name, model in models.items():
+        known = {} if searches[0] else tuned.get(model_name, {})
+        missing = [name for name in names if name not in known]
+        if missing:
             task = make_task(homework, model)
             judge = make_search_judge(task, homework.load_mnist()[1])
-            for name in names:
+            for name in missing:
                 found = search(task, judge, [name], options.most_steps)
                 tuned[model_name] = tuned.get(model_name, {}) | found
                 write_record(folder, "tuned_settings", tuned)

@@ -250,9 +250,8 @@ def test_optimization_runs_on_tiny_settings(
     monkeypatch.setattr(optimization, "measure_memory", lambda x: dict.fromkeys(x, 1))
     arguments = ["--folder", str(folder), "--seeds", "1", "--most-steps", "2"]
     arguments += ["--steps", "2", "--repetitions", "2", "--contestants", *names]
-    for parts in (["tune"], ["speed", "memory", "quality"]):
-        options = optimization.parse([*arguments, "--parts", *parts])
-        optimization.run(homework, options)
+    # the settings are searched on the way, since none are stored
+    optimization.run(homework, optimization.parse(arguments))
     record = json.loads((folder / "results" / "optimization.json").read_text())
     rates = record["speed"]["rates"]
     assert set(rates) == {*names, optimization.BARE, optimization.TOGETHER}
@@ -301,8 +300,8 @@ def test_targets_are_met_only_by_an_interval_above_zero():
     lines = optimization.check_targets(record).splitlines()[2:]
     verdicts = [line.split(" | ")[-1].strip(" |") for line in lines]
     # 112.5 and 3 times as fast, 1.1 times a bare loop, first in transfer twice
-    assert verdicts == ["met", "**missed**", "met", "met", "met"]
-    assert "peer: +100.0 (+100.0 to +100.0)" in lines[-1]
+    assert verdicts == ["met", "**missed**", "met", "met", "met", "open"]
+    assert "peer: +100.0 (+100.0 to +100.0)" in lines[-2]
     record["quality"]["plain"]["peer"] = found[optimization.OURS]
     assert optimization.check_targets(record).count("**missed**") == 3
 
