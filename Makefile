@@ -1,15 +1,18 @@
-# One environment in .venv serves all targets. It is filled again only when a
+# One environment in .venv serves all targets but the benchmarks, which have their own
+# in .venv-benchmark. They are filled again only when a
 # requirements file is newer than the stamp of its last installation.
 
 PYTHON ?= python3
 VENV := .venv
+VENV_BENCHMARK := .venv-benchmark
 VENV_PYTHON := $(VENV)/bin/python
 PIP_INSTALL := $(VENV_PYTHON) -m pip install --disable-pip-version-check
+PIP_BENCHMARK := $(VENV_BENCHMARK)/bin/python -m pip install --disable-pip-version-check
 
-.PHONY: help run test format clean
+.PHONY: help run test format benchmark benchmark-full clean
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /make \1	/'
+	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /make \1	/'
 
 run: $(VENV)/installed ## run the homework notebook from top to bottom, in place
 	@set -- Homework2_*.ipynb; \
@@ -28,20 +31,29 @@ format: $(VENV)/installed-dev ## format code and notebooks, mend what can be men
 	$(VENV_PYTHON) -m ruff check --fix .
 	$(VENV_PYTHON) -m ruff format .
 
-clean: ## remove the environment and all caches
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+TRAINING := --budget 100
+benchmark: $(VENV_BENCHMARK)/installed ## compare with what others use: half an hour
+	$(VENV_BENCHMARK)/bin/python benchmarks/optimization.py
+	$(VENV_BENCHMARK)/bin/python benchmarks/growth.py
+	$(VENV_BENCHMARK)/bin/python benchmarks/training.py $(TRAINING)
+
+benchmark-full: TRAINING := --budget 1500 --ingredient-images 55000 --ingredient-epochs 13
+benchmark-full: benchmark ## the same with trainings at full length: three hours
+
+clean: ## remove the environments and all caches
+	rm -rf $(VENV) $(VENV_BENCHMARK) .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
 
 # "created" is written last: an environment that was left half-made is made anew.
-$(VENV)/created:
+$(VENV)/created $(VENV_BENCHMARK)/created:
 	@command -v "$(PYTHON)" >/dev/null || { \
 		echo "no command '$(PYTHON)': install Python 3.11 to 3.13, or name one with" \
 			"make PYTHON=python3.12" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 		echo "expected Python 3.11 to 3.13, '$(PYTHON)' is $$("$(PYTHON)" --version 2>&1):" \
 			"name another one with make PYTHON=python3.12" >&2; exit 1; }
-	@"$(PYTHON)" -m venv --clear $(VENV) || { \
+	@"$(PYTHON)" -m venv --clear $(@D) || { \
 		echo "could not create $(VENV): install the venv module of '$(PYTHON)'" \
 			"(Debian, Ubuntu: python3-venv)" >&2; exit 1; }
 	@touch $@
@@ -52,4 +64,12 @@ $(VENV)/installed: requirements.txt $(VENV)/created
 
 $(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
 	$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@
+
+# The peers live apart, so that the notebook and the tests do without them.
+$(VENV_BENCHMARK)/installed: requirements.txt benchmarks/requirements.txt
+$(VENV_BENCHMARK)/installed: benchmarks/requirements-xplique.txt
+$(VENV_BENCHMARK)/installed: $(VENV_BENCHMARK)/created
+	$(PIP_BENCHMARK) -r benchmarks/requirements.txt
+	$(PIP_BENCHMARK) --no-deps -r benchmarks/requirements-xplique.txt
 	@touch $@

@@ -14,6 +14,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -35,17 +36,18 @@ def matrix_rate(size: int) -> float:
     return 2 * size**3 * count / (time.perf_counter() - start) / 1e9
 
 
-def main() -> None:
-    """Print the table."""
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--steps", type=int, default=40, help="training steps a time")
     parser.add_argument("--size", type=int, default=2048, help="side of the matrices")
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
 
-    homework = import_homework()
-    import keras
 
+def run(homework: ModuleType, options: argparse.Namespace) -> None:
+    """Print the table."""
+    keras = homework.keras
     batch = homework.BATCH_SIZE
     random = np.random.default_rng(0)
     count = batch * options.steps
@@ -83,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(import_homework(), parse())
