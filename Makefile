@@ -32,7 +32,7 @@ format: $(VENV)/installed-dev ## format code and notebooks, mend what can be men
 	$(VENV_PYTHON) -m ruff format .
 
 TRAINING := --budget 100
-benchmark: $(VENV_BENCHMARK)/installed ## compare with what others use: half an hour
+benchmark: $(VENV_BENCHMARK)/installed ## compare with what others use: 40 minutes
 	$(VENV_BENCHMARK)/bin/python benchmarks/optimization.py
 	$(VENV_BENCHMARK)/bin/python benchmarks/growth.py
 	$(VENV_BENCHMARK)/bin/python benchmarks/training.py $(TRAINING)
