@@ -38,7 +38,7 @@ benchmark: $(VENV_BENCHMARK)/installed ## compare with what others use: 40 minut
 	$(VENV_BENCHMARK)/bin/python benchmarks/training.py $(TRAINING)
 
 benchmark-full: TRAINING := --budget 1500 --ingredient-images 55000 --ingredient-epochs 13
-benchmark-full: benchmark ## the same with trainings at full length: three hours
+benchmark-full: benchmark ## the same with trainings at full length: hours
 
 clean: ## remove the environments and all caches
 	rm -rf $(VENV) $(VENV_BENCHMARK) .pytest_cache .ruff_cache
