@@ -32,13 +32,13 @@ format: $(VENV)/installed-dev ## format code and notebooks, mend what can be men
 	$(VENV_PYTHON) -m ruff format .
 
 TRAINING := --budget 100
-benchmark: $(VENV_BENCHMARK)/installed ## compare with what others use: 40 minutes
+benchmark: $(VENV_BENCHMARK)/installed ## compare with what others use, trainings cut short
 	$(VENV_BENCHMARK)/bin/python benchmarks/optimization.py
 	$(VENV_BENCHMARK)/bin/python benchmarks/growth.py
 	$(VENV_BENCHMARK)/bin/python benchmarks/training.py $(TRAINING)
 
 benchmark-full: TRAINING := --budget 1500 --ingredient-images 55000 --ingredient-epochs 13
-benchmark-full: benchmark ## the same with trainings at full length: hours
+benchmark-full: benchmark ## the same with trainings at full length
 
 clean: ## remove the environments and all caches
 	rm -rf $(VENV) $(VENV_BENCHMARK) .pytest_cache .ruff_cache

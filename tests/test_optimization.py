@@ -674,3 +674,42 @@ def test_results_that_cannot_be_stored_leave_the_old_ones(
         homework.save_results(path, linear_model, runs, seed=0)
     assert path.read_bytes() == b"old results"
     assert list(tmp_path.iterdir()) == [path]
+
+
+# --------------------------------------------------------- what is shown of the runs
+
+
+def test_pick_runs_takes_the_best_of_each_digit_and_the_first(homework):
+    wanted = np.repeat(np.arange(10), 3)
+    fits = np.tile([0.3, 0.1, 0.2], 10)
+    picked = homework.pick_runs(fits, wanted, 2)
+    assert picked.shape == (10, 3)
+    assert picked[0].tolist() == [1, 0, 1]
+    assert picked[9].tolist() == [28, 27, 28]
+
+
+def test_pick_runs_is_content_with_fewer_runs(homework):
+    picked = homework.pick_runs(np.zeros(10), np.arange(10), 5)
+    assert picked.tolist() == [[digit, digit] for digit in range(10)]
+
+
+def test_an_answer_is_described_by_its_probabilities(homework):
+    assert homework.describe_answer(np.array([0.5, 0.49951, 0])) == "0.500 0.500 0.000"
+
+
+def test_summarize_soft_counts_what_is_near_and_shows_the_best(homework, monkeypatch):
+    answers = np.zeros((3, 10), np.float32)
+    answers[:, 2], answers[:, 3] = [0.5, 0.508, 0.6], [0.5, 0.492, 0.4]
+    monkeypatch.setattr(homework, "predict", lambda *_: answers)
+    found = homework.Optimization(
+        targets=homework.half_way(np.array([(2, 3)] * 3)),
+        images=np.zeros((3, 28, 28, 1)),
+        fits=np.array([0.2, 0.1, 0.3]),
+        history=np.zeros((1, 3)),
+        path=np.zeros((1, 3, 28, 28, 1)),
+    )
+    (row,) = homework.summarize_soft(None, {"noise": found}, tolerance=0.01)
+    share = homework.describe_share(np.array([True, True, False]), 0)
+    best = "0.000 0.000 0.508 0.492 " + " ".join(["0.000"] * 6)
+    assert row == ["noise", 3, share, "1.0e-01", best]
+    assert len(row) == len(homework.SOFT_HEADER)
