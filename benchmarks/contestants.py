@@ -413,7 +413,6 @@ class Contestant(NamedTuple):
         images: how many `timed` is given at a time.
         seeds: runs for each digit; fewer where a run takes long.
         steps: by default.
-        gradients: gradient evaluations a step and image, by default.
         soft: whether a soft target can be asked for.
         defaults: settings by default.
         grid: settings that are tried for the tuned one.
@@ -424,7 +423,6 @@ class Contestant(NamedTuple):
     images: int
     seeds: int
     steps: int
-    gradients: int
     soft: str
     defaults: dict[str, Any]
     grid: list[dict[str, Any]]
@@ -458,57 +456,41 @@ def list_contestants(homework: ModuleType) -> dict[str, Contestant]:
         "student": [dict(rate=1.0), dict(rate=10.0), dict(rate=100.0)],
     }
     steps = homework.OPTIMIZATION_STEPS
-    batch, own = 100, "with a score function of one's own"
-    edit = "by editing the loss"
-    forms = {
+    own = "with a score function of one's own"
+    xplique_forms = {
         f"Xplique, {name}": Contestant(
-            xplique,
-            xplique,
-            10,
-            2,
-            256,
-            1,
-            "no",
-            form,
-            [form | x for x in grids["Xplique"]],
+            run=xplique,
+            timed=xplique,
+            images=10,
+            seeds=2,
+            steps=256,
+            soft="no",
+            defaults=form,
+            grid=[form | settings for settings in grids["Xplique"]],
         )
         for name, form in (
             ("pixels", dict(fourier=False)),
             ("Fourier", dict(fourier=True)),
         )
     }
+
+    def make(
+        grid: str, run: Callable, timed: Callable, numbers: tuple[int, ...], soft: str
+    ) -> Contestant:
+        """Name images, seeds and steps once; the package's own settings by default."""
+        return Contestant(run, timed, *numbers, soft, {}, grids[grid])
+
+    ours, visualize, loop = optimize_images, tf_keras_vis, student_together
     return {
-        "optimize_images": Contestant(
-            optimize_images,
-            optimize_images,
-            batch,
-            10,
-            steps,
-            1,
-            "yes",
-            {},
-            grids["optimize_images"],
+        "optimize_images": make("optimize_images", ours, ours, (100, 10, steps), "yes"),
+        "tf-keras-vis": make(
+            "tf-keras-vis", visualize, tf_keras_vis_single, (1, 5, 200), own
         ),
-        "tf-keras-vis": Contestant(
-            tf_keras_vis,
-            tf_keras_vis_single,
-            1,
-            5,
-            200,
-            1,
-            own,
-            {},
-            grids["tf-keras-vis"],
+        **xplique_forms,
+        "Xplique, MaCo": make("MaCo", maco, maco, (1, 1, 256), "no"),
+        "ART MIFace": make("MIFace", miface, miface, (10, 1, steps), "no"),
+        "keras.io loop": make(
+            "keras.io", keras_io, keras_io, (1, 2, 30), "by editing the loss"
         ),
-        **forms,
-        "Xplique, MaCo": Contestant(maco, maco, 1, 1, 256, 32, "no", {}, grids["MaCo"]),
-        "ART MIFace": Contestant(
-            miface, miface, 10, 1, steps, 1, "no", {}, grids["MIFace"]
-        ),
-        "keras.io loop": Contestant(
-            keras_io, keras_io, 1, 2, 30, 1, edit, {}, grids["keras.io"]
-        ),
-        "student's loop": Contestant(
-            student_together, student, 1, 10, steps, 1, "yes", {}, grids["student"]
-        ),
+        "student's loop": make("student", loop, student, (1, 10, steps), "yes"),
     }
