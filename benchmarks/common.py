@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -164,6 +165,26 @@ def save_plot(figure: Any, path: Path) -> None:
     finally:
         temporary.unlink(missing_ok=True)
         plt.close(figure)
+
+
+def make_trainer(homework: ModuleType, network: Any) -> Any:
+    """Return the notebook's trainer of a network, compiled to be timed."""
+    keras = homework.keras
+    ways = dict(distortion=homework.DISTORTION, attack_length=homework.ATTACK_LENGTH)
+    trainer = homework.RobustTrainer(network, 10_000, 0, **ways)
+    optimizer = keras.optimizers.AdamW(
+        weight_decay=homework.WEIGHT_DECAY, global_clipnorm=1.0, use_ema=True
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    trainer.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+    return trainer
+
+
+def make_noise(homework: ModuleType, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return random images (count, 28, 28, 1) and labels (count,) to time with."""
+    random = np.random.default_rng(0)
+    images = random.random((count, *homework.IMAGE_SHAPE), np.float32)
+    return images, random.integers(0, homework.CLASSES, count)
 
 
 def make_parser(text: str) -> argparse.ArgumentParser:

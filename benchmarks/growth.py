@@ -22,7 +22,9 @@ import numpy as np
 from common import (
     alternate,
     describe_machine,
+    make_noise,
     make_parser,
+    make_trainer,
     peak_memory,
     read_record,
     save_plot,
@@ -68,16 +70,10 @@ def widen(homework: ModuleType, factor: int) -> Any:
 
 def make_training(homework: ModuleType, factor: int, steps: int) -> partial:
     """Return `steps` steps of the notebook's training with a widened network."""
-    keras, batch = homework.keras, homework.BATCH_SIZE
-    random = np.random.default_rng(0)
-    images = random.random((batch * steps, *homework.IMAGE_SHAPE), np.float32)
-    labels = random.integers(0, homework.CLASSES, batch * steps)
-    ways = dict(distortion=homework.DISTORTION, attack_length=homework.ATTACK_LENGTH)
-    trainer = homework.RobustTrainer(widen(homework, factor), 10_000, 0, **ways)
-    optimizer = keras.optimizers.AdamW(1e-4, use_ema=True, global_clipnorm=1.0)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    trainer.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
-    return partial(trainer.fit, images, labels, batch_size=batch, verbose=0)
+    batch = homework.BATCH_SIZE
+    trainer = make_trainer(homework, widen(homework, factor))
+    data = make_noise(homework, batch * steps)
+    return partial(trainer.fit, *data, batch_size=batch, verbose=0)
 
 
 def weigh(homework: ModuleType, images: int, steps: int) -> float:

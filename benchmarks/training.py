@@ -24,7 +24,9 @@ import numpy as np
 from common import (
     alternate,
     describe_machine,
+    make_noise,
     make_parser,
+    make_trainer,
     read_record,
     save_plot,
     spread,
@@ -33,7 +35,7 @@ from common import (
     write_section,
 )
 from contestants import Task, optimize_images
-from training_rate import matrix_rate
+from training_rate import count_step, matrix_rate
 
 OURS, SIMPLE, DEOTTE = "the notebook", "keras.io", "Deotte"
 LEVELS = (0.99, 0.993, 0.995)
@@ -103,14 +105,8 @@ def compile_peer(homework: ModuleType, name: str, steps: int) -> Any:
 # ----------------------------------------------------------------------------- rate
 
 
-def count_operations(homework: ModuleType, model: Any) -> int:
-    """Return the floating-point operations of one image, forward."""
-    work = homework.count_network(model)["multiply-accumulates"]
-    return 2 * int(work.replace(",", ""))
-
-
 def count_peer_operations(homework: ModuleType, model: Any) -> int:
-    """Return the same for a network with layers that do no products."""
+    """Return the operations of a peer's network for one image, forward."""
     layers = homework.layers
     products = (layers.Conv2D, layers.Dense)
     return 2 * sum(
@@ -127,27 +123,17 @@ def make_calls(
 
     And for each the images of a call and their floating-point operations.
     """
-    random = np.random.default_rng(0)
-    most = max(homework.BATCH_SIZE, *BATCHES.values()) * steps
-    images = random.random((most, *homework.IMAGE_SHAPE), np.float32)
-    labels = random.integers(0, homework.CLASSES, most)
-    keras, batch = homework.keras, homework.BATCH_SIZE
-
+    batch = homework.BATCH_SIZE
+    images, labels = make_noise(homework, max(batch, *BATCHES.values()) * steps)
     ours = homework.build_network(homework.DROPOUT, 0)
-    ways = dict(distortion=homework.DISTORTION, attack_length=homework.ATTACK_LENGTH)
-    trainer = homework.RobustTrainer(ours, 10_000, 0, **ways)
-    optimizer = keras.optimizers.AdamW(use_ema=True, global_clipnorm=1.0)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    trainer.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+    trainer = make_trainer(homework, ours)
     options = dict(batch_size=batch, verbose=0)
     calls = {
         OURS: partial(
             trainer.fit, images[: batch * steps], labels[: batch * steps], **options
         )
     }
-    # once forward, twice backward; once forward and once backward for the attacked part
-    attacked = 3 * (batch // 8)
-    work = count_operations(homework, ours) * steps * (3 * batch + 2 * attacked)
+    work = count_step(homework, ours) * steps
     amounts = {OURS: (batch * steps, work)}
     for name, batch in BATCHES.items():
         network, count = compile_peer(homework, name, steps), batch * steps

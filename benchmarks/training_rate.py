@@ -11,15 +11,12 @@ and once forward and once backward for the attacked part.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
-from notebook_functions import import_homework
+from common import make_noise, make_trainer
 
 
 def matrix_rate(size: int) -> float:
@@ -36,6 +33,17 @@ def matrix_rate(size: int) -> float:
     return 2 * size**3 * count / (time.perf_counter() - start) / 1e9
 
 
+def count_step(homework: ModuleType, network: Any) -> int:
+    """Return the floating-point operations of one step of the notebook's training.
+
+    Once forward and twice backward for every image of the batch, and once forward and
+    once backward for the three eighths that are attacked.
+    """
+    batch = homework.BATCH_SIZE
+    work = homework.count_network(network)["multiply-accumulates"].replace(",", "")
+    return 2 * int(work) * (3 * batch + 2 * (3 * (batch // 8)))
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -47,23 +55,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def run(homework: ModuleType, options: argparse.Namespace) -> None:
     """Print the table."""
-    keras = homework.keras
     batch = homework.BATCH_SIZE
-    random = np.random.default_rng(0)
-    count = batch * options.steps
-    images = random.random((count, *homework.IMAGE_SHAPE), np.float32)
-    labels = random.integers(0, homework.CLASSES, count)
+    images, labels = make_noise(homework, batch * options.steps)
     network = homework.build_network(homework.DROPOUT, 0)
-    ways = dict(distortion=homework.DISTORTION, attack_length=homework.ATTACK_LENGTH)
-    trainer = homework.RobustTrainer(network, 1000, 0, **ways)
-    optimizer = keras.optimizers.AdamW(
-        weight_decay=homework.WEIGHT_DECAY, global_clipnorm=1.0, use_ema=True
-    )
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    trainer.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+    trainer = make_trainer(homework, network)
     trainer.fit(images, labels, batch_size=batch, verbose=0)
-    work = homework.count_network(network)["multiply-accumulates"].replace(",", "")
-    operations = 2 * int(work) * (3 * batch + 2 * (3 * (batch // 8)))
+    operations = count_step(homework, network)
 
     matrices, trainings = [], []
     for _ in range(options.repetitions):
@@ -85,4 +82,6 @@ def run(homework: ModuleType, options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    from notebook_functions import import_homework
+
     run(import_homework(), parse())
