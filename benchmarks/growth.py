@@ -159,6 +159,12 @@ def plot(record: dict) -> Any:
         title = f"{name.capitalize()} ({entry['fixed']}),\nslope {exponent(entry):.2f}"
         axis.set_title(title, fontsize="medium")
         axis.grid(alpha=0.4)
+        axis.minorticks_off()
+        axis.set_xticks(entry["sizes"], entry["sizes"], rotation=45)
+        axis.yaxis.set_major_formatter("{x:g}")
+        if max(middle) < 30 * min(middle):
+            ticks = sorted({float(f"{x:.2g}") for x in (min(middle), max(middle))})
+            axis.set_yticks(ticks)
     return figure
 
 

@@ -453,7 +453,7 @@ def plot_summary(record: dict) -> Any:
     """Return a figure: image-steps a second, and transfer on both models."""
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
     rates = {name: np.median(x) for name, x in record["speed"]["rates"].items()}
     names = sorted(rates, key=rates.get)
     bars = left.barh(names, [rates[name] for name in names], color="0.55")
@@ -475,7 +475,10 @@ def plot_summary(record: dict) -> Any:
     right.set_xlim(-3, 103)
     right.invert_yaxis()
     right.grid(axis="x", alpha=0.4)
-    right.legend(fontsize=7)
+    # below the panels: inside it would hide points
+    figure.legend(
+        *right.get_legend_handles_labels(), loc="outside lower center", ncols=2
+    )
     return figure
 
 

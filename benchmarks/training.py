@@ -431,7 +431,8 @@ def plot_curves(found: dict) -> Any:
         axis.plot(seconds, errors, marker + "-", color=color, ms=4, label=name)
     for level in LEVELS:
         axis.axhline(100 * (1 - level), color="gray", linewidth=0.8, linestyle=":")
-        axis.text(0, 100 * (1 - level), f"{level:.1%}", fontsize=8, va="bottom")
+        place = dict(xy=(1.01, 100 * (1 - level)), xycoords=("axes fraction", "data"))
+        axis.annotate(f"{level:.1%} right", fontsize=8, va="center", **place)
     axis.set(xlabel="seconds of training", ylabel="validation errors (%)", yscale="log")
     axis.set_title("Errors on 5,000 held-out images over the time of training")
     axis.legend()
