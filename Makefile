@@ -9,7 +9,7 @@ VENV_PYTHON := $(VENV)/bin/python
 PIP_INSTALL := $(VENV_PYTHON) -m pip install --disable-pip-version-check
 PIP_BENCHMARK := $(VENV_BENCHMARK)/bin/python -m pip install --disable-pip-version-check
 
-.PHONY: help run test format benchmark benchmark-full clean
+.PHONY: help run companion test format benchmark benchmark-full clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /make \1	/'
@@ -21,6 +21,9 @@ run: $(VENV)/installed ## run the homework notebook from top to bottom, in place
 		exit 1; \
 	fi; \
 	exec $(VENV_PYTHON) tools/execute_notebook.py "$$1"
+
+companion: $(VENV)/installed-companion ## run the notebook of the second assignment, in place
+	$(VENV_PYTHON) tools/execute_notebook.py companion/DeepLearningAssignment.ipynb
 
 test: $(VENV)/installed-dev ## check style, then run all tests
 	$(VENV_PYTHON) -m ruff check .
@@ -62,7 +65,11 @@ $(VENV)/installed: requirements.txt $(VENV)/created
 	$(PIP_INSTALL) -r requirements.txt
 	@touch $@
 
-$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
+$(VENV)/installed-companion: companion/requirements.txt $(VENV)/installed
+	$(PIP_INSTALL) -r companion/requirements.txt
+	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed-companion
 	$(PIP_INSTALL) -r requirements-dev.txt
 	@touch $@
 
