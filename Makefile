@@ -9,7 +9,7 @@ VENV_PYTHON := $(VENV)/bin/python
 PIP_INSTALL := $(VENV_PYTHON) -m pip install --disable-pip-version-check
 PIP_BENCHMARK := $(VENV_BENCHMARK)/bin/python -m pip install --disable-pip-version-check
 
-.PHONY: help run test format benchmark benchmark-full clean
+.PHONY: help run test test-slow format benchmark benchmark-full clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /make \1	/'
@@ -25,7 +25,10 @@ run: $(VENV)/installed ## run the homework notebook from top to bottom, in place
 test: $(VENV)/installed-dev ## check style, then run all tests
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
-	$(VENV_PYTHON) -m pytest
+	$(VENV_PYTHON) -m pytest -m "not slow"
+
+test-slow: $(VENV)/installed-dev ## run the tests that take long: repeatability, kills
+	$(VENV_PYTHON) -m pytest -m slow
 
 format: $(VENV)/installed-dev ## format code and notebooks, mend what can be mended
 	$(VENV_PYTHON) -m ruff check --fix .

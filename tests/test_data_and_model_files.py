@@ -387,6 +387,6 @@ def test_check_writable_says_what_to_do(homework, tmp_path):
 
 
 def test_check_writable_notices_a_full_disk(homework, tmp_path, monkeypatch):
-    monkeypatch.setattr(homework.Path, "write_bytes", fail)
+    monkeypatch.setattr(homework.tempfile, "TemporaryFile", fail)
     with pytest.raises(OSError, match=r"No space left.*make room on the disk"):
         homework.check_writable(tmp_path)
