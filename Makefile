@@ -9,8 +9,8 @@ VENV_PYTHON := $(VENV)/bin/python
 PIP_INSTALL := $(VENV_PYTHON) -m pip install --disable-pip-version-check
 PIP_BENCHMARK := $(VENV_BENCHMARK)/bin/python -m pip install --disable-pip-version-check
 
-.PHONY: help run companion test test-browser check format submission report chromium
-.PHONY: benchmark benchmark-full clean
+.PHONY: help run companion test test-slow test-browser check format submission report
+.PHONY: chromium benchmark benchmark-full clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /make \1	/'
@@ -29,13 +29,17 @@ companion: $(VENV)/installed-companion ## run the notebook of the second assignm
 test: $(VENV)/installed-dev ## check style, then run all tests
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
-	$(VENV_PYTHON) -m pytest
+	$(VENV_PYTHON) -m pytest -m "not slow"
+
+test-slow: $(VENV)/installed-dev ## run the tests that take long: whole notebooks, kills
+	$(VENV_PYTHON) -m pytest -m slow
 
 test-browser: chromium $(VENV)/installed-browser ## run the notebook in JupyterLab, look at the report
 	$(VENV_PYTHON) -m pytest tests/browser
 
-check: ## all tests, those in a browser too
+check: ## all tests: the quick ones, the slow ones, those in a browser
 	$(MAKE) test
+	$(MAKE) test-slow
 	$(MAKE) test-browser
 
 format: $(VENV)/installed-dev ## format code and notebooks, mend what can be mended

@@ -28,6 +28,10 @@ from notebook_functions import ROOT, find_notebook, import_functions
 
 # The names that the tests use: a cell that loses its tag is noticed at once.
 EXPECTED_NAMES = (
+    "check",
+    "checked",
+    "by_digit",
+    "make_optimizer",
     "idx_digest",
     "read_mnist_file",
     "download_mnist",
@@ -70,12 +74,10 @@ EXPECTED_NAMES = (
     "Optimization",
     "descend",
     "optimize_images",
-    "check_inputs",
-    "check_shape",
+    "keep_last",
     "summarize_soft",
     "pick_runs",
     "describe_answer",
-    "check_range",
     "make_starts",
     "add_noise",
     "plot_fits",

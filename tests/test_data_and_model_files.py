@@ -255,7 +255,7 @@ def test_a_save_that_fails_leaves_the_old_model(
         monkeypatch.setattr(homework.keras.Model, "save", save_half)
     elif part == "rename":
         monkeypatch.setattr(homework.os, "replace", fail)
-    with pytest.raises(TypeError if part == "record" else OSError):
+    with pytest.raises(ValueError if part == "record" else OSError):
         homework.save_model(linear_model, new, saved)
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
@@ -387,6 +387,6 @@ def test_check_writable_says_what_to_do(homework, tmp_path):
 
 
 def test_check_writable_notices_a_full_disk(homework, tmp_path, monkeypatch):
-    monkeypatch.setattr(homework.Path, "write_bytes", fail)
+    monkeypatch.setattr(homework.tempfile, "TemporaryFile", fail)
     with pytest.raises(OSError, match=r"No space left.*make room on the disk"):
         homework.check_writable(tmp_path)

@@ -445,7 +445,7 @@ def test_progress_is_one_line_that_ends_clean(homework, displayed, monkeypatch):
         "20%, about 12 s left",
         "40%, about 9 s left",
         "50%, about 10 s left, validation accuracy 98.77%",
-        "2 epochs, 10 s, validation accuracy 98.77%",
+        "2 epochs, 10 s, 0.5 steps a second, validation accuracy 98.77%",
     ]
     assert displayed[0][1]["display_id"] is True
 
