@@ -9,7 +9,8 @@ VENV_PYTHON := $(VENV)/bin/python
 PIP_INSTALL := $(VENV_PYTHON) -m pip install --disable-pip-version-check
 PIP_BENCHMARK := $(VENV_BENCHMARK)/bin/python -m pip install --disable-pip-version-check
 
-.PHONY: help run companion test format benchmark benchmark-full clean
+.PHONY: help run companion test test-browser check format submission report chromium
+.PHONY: benchmark benchmark-full clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /make \1	/'
@@ -30,9 +31,24 @@ test: $(VENV)/installed-dev ## check style, then run all tests
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m pytest
 
+test-browser: chromium $(VENV)/installed-browser ## run the notebook in JupyterLab, look at the report
+	$(VENV_PYTHON) -m pytest tests/browser
+
+check: ## all tests, those in a browser too
+	$(MAKE) test
+	$(MAKE) test-browser
+
 format: $(VENV)/installed-dev ## format code and notebooks, mend what can be mended
 	$(VENV_PYTHON) -m ruff check --fix .
 	$(VENV_PYTHON) -m ruff format .
+
+# What is set on make's command line is in the environment: any character may be in it.
+submission: $(VENV)/installed ## write the file to hand in: NUMBER=… LAST=… FIRST=…
+	@$(VENV_PYTHON) tools/make_submission.py \
+		--number="$$NUMBER" --last="$$LAST" --first="$$FIRST" $(OPTIONS)
+
+report: $(VENV)/installed-browser ## write the notebook as HTML and PDF: NOTEBOOK=… for another
+	$(VENV_PYTHON) tools/make_report.py $(NOTEBOOK)
 
 TRAINING := --budget 100
 benchmark: $(VENV_BENCHMARK)/installed ## compare with what others use, trainings cut short
@@ -72,6 +88,19 @@ $(VENV)/installed-companion: companion/requirements.txt $(VENV)/installed
 $(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed-companion
 	$(PIP_INSTALL) -r requirements-dev.txt
 	@touch $@
+
+$(VENV)/installed-browser: requirements-browser.txt $(VENV)/installed-dev
+	$(PIP_INSTALL) -r requirements-browser.txt
+	@touch $@
+
+# Debian's package is the browser itself; other systems have others.
+chromium:
+	@$(foreach name,chromium chromium-browser google-chrome,command -v $(name) ||) \
+	command -v "$$CHROMIUM" || { \
+		[ "$$(id -u)" -eq 0 ] && grep -qx ID=debian /etc/os-release && \
+		apt-get update && apt-get install -y chromium; } || { \
+		echo "found no Chromium: install it (Debian: apt-get install chromium), or" \
+			"name another build of it with CHROMIUM=PATH" >&2; exit 1; }
 
 # The peers live apart, so that the notebook and the tests do without them.
 $(VENV_BENCHMARK)/installed: requirements.txt benchmarks/requirements.txt
