@@ -68,7 +68,9 @@ class ReportRenderer(IPythonRenderer):
         """Return a formula written as an environment."""
         return to_mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
 
-    def table_cell(self, text: str, align: str | None = None, head: bool = False) -> str:
+    def table_cell(
+        self, text: str, align: str | None = None, head: bool = False
+    ) -> str:
         """Return a cell of a table; an empty corner is no heading of its column."""
         return render_table_cell(self, text, align, head and bool(text))
 
