@@ -14,7 +14,7 @@ from axe_playwright_python.sync_playwright import Axe
 from chromium import find_chromium, open_browser
 from conftest import ROOT, find_notebook, make_notebook
 from execute_notebook import NotebookError, headings_of, read_notebook
-from make_report import make_report, to_html, to_mathml
+from make_report import PDF_SCALE, make_report, to_html, to_mathml
 from nbformat.v4 import new_output
 from PIL import Image
 from playwright.sync_api import Browser, Page
@@ -128,12 +128,26 @@ def test_screenshots_show_text_and_figures(page, path):
         assert np.ptp(picture(page, "img").astype(int)) > 200
 
 
-def test_nothing_is_wider_than_the_page(page):
-    """Else a reader would have to scroll to the side."""
-    wide = page.evaluate(
-        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+# Widths in pixels of a desktop, of a phone, and of A4 without its margins of half an
+# inch as the PDF is scaled.
+WIDTHS = {"desktop": 1200, "phone": 400, "print": (8.27 - 1) * 96 / PDF_SCALE}
+
+
+@pytest.mark.parametrize("medium", WIDTHS)
+def test_nothing_is_cut_off_at_the_side(page, medium):
+    """Code wraps; a wide table scrolls on a screen, and fits on paper."""
+    page.emulate_media(media="print" if medium == "print" else "screen")
+    page.set_viewport_size({"width": int(WIDTHS[medium]), "height": 900})
+    boxes = ["html", ".jp-InputArea-editor", ".jp-MarkdownOutput", ".jp-OutputArea"]
+    if medium != "phone":
+        boxes.append(".jp-OutputArea-output")
+    cut = page.locator(", ".join(boxes)).evaluate_all(
+        "all => all.filter(box => box.scrollWidth > box.clientWidth + 1)"
+        ".map(box => box.className + ': ' + box.innerText.slice(0, 60))"
     )
-    assert wide <= 0
+    page.emulate_media(media="screen")
+    page.set_viewport_size({"width": 1200, "height": 900})
+    assert not cut
 
 
 def test_a_checker_of_accessibility_finds_nothing(page):
