@@ -95,9 +95,10 @@ $(VENV)/installed-browser: requirements-browser.txt $(VENV)/installed-dev
 
 # Debian's package is the browser itself; other systems have others.
 chromium:
-	@$(foreach name,chromium chromium-browser google-chrome,command -v $(name) ||) \
-	command -v "$$CHROMIUM" || { \
-		[ "$$(id -u)" -eq 0 ] && grep -qx ID=debian /etc/os-release && \
+	@for name in $${CHROMIUM:-chromium chromium-browser google-chrome chrome}; do \
+		command -v "$$name" && exit; \
+	done; \
+	{ [ "$$(id -u)" -eq 0 ] && grep -qx ID=debian /etc/os-release && \
 		apt-get update && apt-get install -y chromium; } || { \
 		echo "found no Chromium: install it (Debian: apt-get install chromium), or" \
 			"name another build of it with CHROMIUM=PATH" >&2; exit 1; }
