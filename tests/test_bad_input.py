@@ -414,6 +414,61 @@ def test_right_arguments_give_finite_answers_where_it_takes_long(tools, name):
     examine()
 
 
+# ------------------------------------------------------------------- huge batches
+
+# Functions whose answer to an image does not depend on the images beside it, and the
+# arguments with which that is so.
+BY_IMAGE: dict[str, dict[str, Any]] = {
+    "to_images": {},
+    "one_hot": {},
+    "half_way": {},
+    "divergence": {},
+    "squared_error": {},
+    "predict": {},
+    "sample_bilinear": {},
+    "attack": {},
+    "statistics": {},
+    "regularization": {},
+    "round_pixels": {},
+    "disturb": dict(noise=0.0, shift=0),
+    "distort": dict(strength=0.0),
+    "optimize_images": dict(noise=0.0, shift=0, steps=2, rate=0.1),
+    "naive_descent": dict(rate=1.0),
+    "make_starts": {},
+    "add_noise": {},
+    "gradient_norms": {},
+    "nearest": dict(count=1),
+    "reconstruction_errors": {},
+    "percentiles": {},
+}
+HUGE, FEW_OF_THEM = 1003, 3
+
+
+def first_rows(value: Any, count: int) -> Any:
+    """Return the first rows of what has one for each image of a huge batch."""
+    return value[:count] if np.shape(value)[:1] == (HUGE,) else value
+
+
+@pytest.mark.parametrize("name", BY_IMAGE)
+def test_an_image_among_a_thousand_gets_the_answer_it_gets_among_three(tools, name):
+    @settings(FEW, max_examples=1)
+    @given(st.data())
+    def examine(data):
+        arguments = CASES[name](data.draw, tools, HUGE) | BY_IMAGE[name]
+        few = {k: first_rows(value, FEW_OF_THEM) for k, value in arguments.items()}
+        answers = [call(tools, name, each) for each in (arguments, few)]
+        if name in ("optimize_images", "naive_descent"):
+            answers = [answer.images for answer in answers]
+        if name == "nearest":
+            answers = [distances for distances, _ in answers]
+        assert len(answers[0]) == HUGE
+        whole, part = (np.asarray(answer) for answer in answers)
+        # a hundredth: pixels are rounded to 1/255, now and then to the neighbour
+        np.testing.assert_allclose(whole[:FEW_OF_THEM], part, rtol=1e-3, atol=0.01)
+
+    examine()
+
+
 # --------------------------------------------------------------- spoiled arguments
 
 NO_NUMBERS = ("text", None, object(), {}, [[1], [1, 2]], np.array([None, 1]), 1j)
@@ -459,13 +514,12 @@ SAYS_WHAT_CAME = re.compile(
 )
 
 
-@pytest.mark.parametrize("name", sorted(set(CASES) - {"checked"}))
-def test_spoiled_arguments_are_refused_or_answered(tools, name):
-    """Each argument in turn, the others being right."""
+def examine_spoiled_arguments(tools: SimpleNamespace, name: str) -> None:
+    """Spoil each argument in turn, the others being right."""
 
     @QUICK
     @given(st.data())
-    def examine(data):
+    def examine(data: st.DataObject) -> None:
         arguments = arguments_of(data.draw, tools, name)
         for spoil in arguments:
             if (name, spoil) in UNCHECKED:
@@ -479,5 +533,30 @@ def test_spoiled_arguments_are_refused_or_answered(tools, name):
                 assert "there is no model" in str(error), f"{spoil}: {error}"
             else:
                 assert is_finite(answer), f"{spoil} was {value!r}"
+
+    examine()
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"checked", "train"}))
+def test_spoiled_arguments_are_refused_or_answered(tools, name):
+    examine_spoiled_arguments(tools, name)
+
+
+@pytest.mark.slow
+def test_a_training_refuses_spoiled_arguments_or_ends_well(tools):
+    examine_spoiled_arguments(tools, "train")
+
+
+@pytest.mark.parametrize("name", ["predict", "optimize_images", "naive_descent"])
+def test_a_model_whose_answers_are_no_numbers_is_refused(tools, name):
+    broken = tools.hw.keras.models.clone_model(tools.model)
+    broken.set_weights([np.full(w.shape, np.nan) for w in tools.model.get_weights()])
+
+    @settings(FEW, max_examples=1)
+    @given(st.data())
+    def examine(data):
+        arguments = arguments_of(data.draw, tools, name) | {"model": broken}
+        with pytest.raises(ValueError, match=r"expected finite .* (nan|inf) to"):
+            call(tools, name, arguments)
 
     examine()

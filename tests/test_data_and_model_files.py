@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,46 @@ def test_an_unreadable_file_is_refused(homework, tmp_path, damage):
     with pytest.raises(ValueError, match=message):
         homework.load_mnist(path)
     assert path.exists()
+
+
+PLACES = [0, 1, 3, 30, 300, 0.1, 0.3, 0.5, 0.9, -1]
+
+
+def cut(path: Path, place: float) -> bytes:
+    """Return what a file begins with: some bytes, a share, or all but some bytes."""
+    whole = path.read_bytes()
+    return whole[: int(place * len(whole)) if 0 < place < 1 else int(place)]
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("place", PLACES)
+def test_a_data_file_that_ends_too_early_is_refused(homework, tmp_path, place):
+    path = tmp_path / "mnist.npz"
+    path.write_bytes(cut(DATA_FILE, place))
+    before = path.read_bytes()
+    message = r"mnist\.npz is not a readable copy of MNIST .*Delete it or restore"
+    with pytest.raises(ValueError, match=message):
+        homework.load_mnist(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("x_train", "x_test"), ("y_train", "y_test"), TRAINING, TEST]
+)
+def test_swapped_arrays_are_refused(homework, mnist, tmp_path, one, other):
+    path = tmp_path / "swapped.npz"
+    np.savez(path, **(mnist | {one: mnist[other], other: mnist[one]}))
+    message = "is not the published MNIST: .*Delete that file"
+    with pytest.raises(ValueError, match=message) as caught:
+        homework.load_mnist(path)
+    assert str(caught.value).startswith((one, other))
+
+
+def test_the_model_in_the_place_of_the_data_is_refused(homework, tmp_path):
+    path = tmp_path / "mnist.npz"
+    path.write_bytes((ROOT / homework.MODEL_FILE).read_bytes())
+    with pytest.raises(ValueError, match="not a readable copy of MNIST"):
+        homework.load_mnist(path)
 
 
 @pytest.mark.usefixtures("no_network")
@@ -355,6 +396,101 @@ def test_an_incomplete_model_is_refused(homework, saved, damage):
     with pytest.raises(ValueError, match=message):
         homework.load_model(saved)
     assert saved.read_bytes() == before
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_model_that_ends_too_early_is_refused(homework, saved, place):
+    saved.write_bytes(cut(saved, place))
+    before = saved.read_bytes()
+    message = r"mnist_cnn\.keras is not a complete model .*" + RETRAIN_REMEDY
+    with pytest.raises(ValueError, match=message):
+        homework.load_model(saved)
+    assert saved.read_bytes() == before
+
+
+def test_the_data_in_the_place_of_the_model_is_refused(homework, saved):
+    saved.write_bytes(DATA_FILE.read_bytes())
+    with pytest.raises(
+        ValueError, match="(?s)not a complete model .*" + RETRAIN_REMEDY
+    ):
+        homework.load_model(saved)
+
+
+def rewrite_entry(path: Path, name: str, change: Callable[[bytes], bytes]) -> None:
+    """Replace one entry of an archive."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {each: archive.read(each) for each in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for each, content in entries.items():
+            archive.writestr(each, change(content) if each == name else content)
+
+
+def with_a_lambda_layer(homework, path: Path, victim: Path) -> None:
+    """Save a model whose layer writes a file when it is called."""
+    keras = homework.keras
+    inputs = keras.Input(homework.IMAGE_SHAPE)
+    code = f"lambda x: (open({str(victim)!r}, 'w').close(), x)[1]"
+    harmless = keras.layers.Lambda(eval(code))
+    outputs = keras.layers.Dense(10)(keras.layers.Flatten()(harmless(inputs)))
+    homework.save_model(keras.Model(inputs, outputs), {"seconds": 1}, path)
+    victim.unlink()  # written when the model was made
+
+
+def test_a_lambda_layer_is_refused_and_its_code_does_not_run(homework, tmp_path):
+    path, victim = tmp_path / "malicious.keras", tmp_path / "victim"
+    with_a_lambda_layer(homework, path, victim)
+    before = path.read_bytes()
+    with pytest.raises(
+        ValueError, match="(?s)not a complete model .*" + RETRAIN_REMEDY
+    ):
+        homework.load_model(path)
+    assert not victim.exists()
+    assert path.read_bytes() == before
+    # it is malicious: where nobody takes care, its code runs
+    homework.keras.saving.load_model(path, compile=False, safe_mode=False)
+    assert victim.exists()
+
+
+@pytest.mark.parametrize("module", ["os", "subprocess", "builtins"])
+def test_a_layer_of_a_foreign_module_is_refused(homework, saved, tmp_path, module):
+    """A configuration names the classes to make; here one that runs a command."""
+    victim = tmp_path / "victim"
+    name, config = {
+        "os": ("system", {"command": f"touch {victim}"}),
+        "subprocess": ("Popen", {"args": ["touch", str(victim)]}),
+        "builtins": ("exec", {"source": f"open({str(victim)!r}, 'w')"}),
+    }[module]
+
+    def change(content: bytes) -> bytes:
+        settings = json.loads(content)
+        layer = settings["config"]["layers"][-1]
+        layer |= dict(module=module, class_name=name, config=config)
+        layer["registered_name"] = name
+        return json.dumps(settings).encode()
+
+    rewrite_entry(saved, "config.json", change)
+    with pytest.raises(
+        ValueError, match="(?s)not a complete model .*" + RETRAIN_REMEDY
+    ):
+        homework.load_model(saved)
+    assert not victim.exists()
+
+
+def test_another_architecture_is_refused_by_its_answers(
+    homework, notebook, linear_model, tmp_path, monkeypatch
+):
+    """Under the record of the trained network, and with the same shapes."""
+    (cell,) = (c for c in notebook.cells if "The verified data, and" in c.source)
+    _, record = homework.load_model(ROOT / homework.MODEL_FILE)
+    path = tmp_path / homework.MODEL_FILE
+    homework.save_model(linear_model, record, path)
+    before = path.read_bytes()
+    (tmp_path / "data").mkdir()
+    (tmp_path / homework.DATA_FILE).symlink_to(DATA_FILE)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="answers otherwise .*" + RETRAIN_REMEDY):
+        exec(cell.source, dict(vars(homework)))
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(

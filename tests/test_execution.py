@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -171,6 +172,65 @@ def test_a_saved_model_is_reported_without_training(homework, tmp_path):
     loaded = f"loaded {MODEL}, trained in {record['seconds']:.0f} s"
     assert loaded in text_of(notebook)
     assert (tmp_path / MODEL).read_bytes() == (ROOT / MODEL).read_bytes()
+
+
+# ---------------------------------------------------------------------- versions
+
+
+def run_imports(notebook, monkeypatch, package: str, version: str) -> None:
+    """Run the first code cell where one package has another version."""
+    (cell,) = (cell for cell in notebook.cells if "imports" in tags(cell))
+    if package == "Python":
+        monkeypatch.setattr("platform.python_version", lambda: version)
+    else:
+        monkeypatch.setattr(f"{package.lower()}.__version__", version)
+    exec(cell.source, {})
+
+
+@pytest.mark.parametrize(
+    ("package", "version"),
+    [
+        ("Python", "3.10.14"),
+        ("Python", "3.9.2"),
+        ("TensorFlow", "2.18.1"),
+        ("TensorFlow", "1.15.5"),
+        ("Keras", "3.9.2"),
+        ("Keras", "2.15.0"),
+    ],
+)
+def test_an_older_version_is_refused_with_the_remedy(
+    homework, notebook, monkeypatch, package, version
+):
+    oldest = homework.TESTED[package][0]
+    message = f"expected {package} {oldest} or newer, got {version}. Get a newer one"
+    with pytest.raises(ImportError, match=re.escape(message)) as caught:
+        run_imports(notebook, monkeypatch, package, version)
+    assert "pip install -U tensorflow keras" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("package", "version"),
+    [
+        ("Python", "3.14.0rc2"),
+        ("TensorFlow", "2.30.0-dev20270101"),
+        ("TensorFlow", "3.0.0"),
+        ("Keras", "4.0"),
+    ],
+)
+def test_a_newer_version_is_tried_with_a_remark(
+    homework, notebook, monkeypatch, capsys, package, version
+):
+    run_imports(notebook, monkeypatch, package, version)
+    newest = homework.TESTED[package][1]
+    expected = f"{package} {version} is newer than any tried: {newest}\n"
+    assert capsys.readouterr().out == expected
+
+
+def test_a_tested_version_needs_no_remark(homework, notebook, monkeypatch, capsys):
+    for package, limits in homework.TESTED.items():
+        for limit in limits:
+            run_imports(notebook, monkeypatch, package, f"{limit}.9")
+    assert capsys.readouterr().out == ""
 
 
 # -------------------------------------------------------- when something is wrong

@@ -122,7 +122,7 @@ for number in range(int(sys.argv[4])):
 """
 
 
-@pytest.mark.parametrize(("work", "kills"), [("save", 12), ("train", 8)])
+@pytest.mark.parametrize(("work", "kills"), [("save", 14), ("train", 6)])
 def test_a_kill_leaves_the_old_model_or_the_new_one(
     homework, linear_model, tmp_path, work, kills
 ):
@@ -243,6 +243,26 @@ def test_the_room_that_is_asked_for_is_enough(homework):
 def size(path: Path) -> int:
     """Return the bytes of a file."""
     return path.stat().st_size
+
+
+# ------------------------------------------------------------- what is not there
+
+
+def test_without_the_gpu_that_was_asked_for_all_runs_on_the_cpu(tmp_path):
+    code = """
+        print(homework.gpu_count)
+        options = dict(typical=np.ones((2, 10, 3)), weights=(0.1, 0.1, 0.1, 0.001))
+        options |= dict(steps=2, rate=0.1, noise=0.5, shift=1, seed=1)
+        options |= dict(settling_share=0.5)
+        network, starts = homework.build_network(0.3, 1), np.zeros((1, 28, 28, 1))
+        targets = homework.one_hot([2])
+        found = homework.optimize_images(network, targets, starts, **options)
+        print(np.isfinite(found.fits).all())
+    """
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "nonsense"}
+    done = run_program(tmp_path, code, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["0", "True"]
 
 
 # --------------------------------------------------------------------- interrupted
