@@ -7,10 +7,12 @@ VENV := .venv
 VENV_BENCHMARK := .venv-benchmark
 VENV_PYTHON := $(VENV)/bin/python
 PIP_INSTALL := $(VENV_PYTHON) -m pip install --disable-pip-version-check
+UV_COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-header --no-annotate
 PIP_BENCHMARK := $(VENV_BENCHMARK)/bin/python -m pip install --disable-pip-version-check
 
 .PHONY: help run companion test test-slow test-browser check format submission report
-.PHONY: chromium benchmark benchmark-full clean
+.PHONY: lock chromium benchmark benchmark-full clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /make \1	/'
@@ -34,7 +36,7 @@ test: $(VENV)/installed-dev ## check style, then run all tests
 test-slow: $(VENV)/installed-dev ## run the tests that take long: whole notebooks, kills
 	$(VENV_PYTHON) -m pytest -m slow
 
-test-browser: chromium $(VENV)/installed-browser ## run the notebook in JupyterLab, look at the report
+test-browser: chromium $(VENV)/installed-dev ## run the notebook in JupyterLab, look at the report
 	$(VENV_PYTHON) -m pytest tests/browser
 
 check: ## all tests: the quick ones, the slow ones, those in a browser
@@ -51,8 +53,16 @@ submission: $(VENV)/installed ## write the file to hand in: NUMBER=… LAST=… 
 	@$(VENV_PYTHON) tools/make_submission.py \
 		--number="$$NUMBER" --last="$$LAST" --first="$$FIRST" $(OPTIONS)
 
-report: $(VENV)/installed-browser ## write the notebook as HTML and PDF: NOTEBOOK=… for another
+report: $(VENV)/installed-dev ## write the notebook as HTML and PDF: NOTEBOOK=… for another
 	$(VENV_PYTHON) tools/make_report.py $(NOTEBOOK)
+
+# Together, so that one environment serves all of them.
+lock: $(VENV)/installed-dev ## resolve the requirements anew, with digests
+	$(UV_COMPILE) requirements-dev.txt --output-file requirements-dev.lock
+	$(UV_COMPILE) -c requirements-dev.lock companion/requirements.txt \
+		--output-file companion/requirements.lock
+	$(UV_COMPILE) -c requirements-dev.lock requirements.txt \
+		--output-file requirements.lock
 
 TRAINING := --budget 100
 benchmark: $(VENV_BENCHMARK)/installed ## compare with what others use, trainings cut short
@@ -81,20 +91,17 @@ $(VENV)/created $(VENV_BENCHMARK)/created:
 			"(Debian, Ubuntu: python3-venv)" >&2; exit 1; }
 	@touch $@
 
-$(VENV)/installed: requirements.txt $(VENV)/created
-	$(PIP_INSTALL) -r requirements.txt
+# The lock files name every package with its digests; `make lock` writes them.
+$(VENV)/installed: requirements.lock $(VENV)/created
+	$(PIP_INSTALL) --require-hashes -r requirements.lock
 	@touch $@
 
-$(VENV)/installed-companion: companion/requirements.txt $(VENV)/installed
-	$(PIP_INSTALL) -r companion/requirements.txt
+$(VENV)/installed-companion: companion/requirements.lock $(VENV)/installed
+	$(PIP_INSTALL) --require-hashes -r companion/requirements.lock
 	@touch $@
 
-$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed-companion
-	$(PIP_INSTALL) -r requirements-dev.txt
-	@touch $@
-
-$(VENV)/installed-browser: requirements-browser.txt $(VENV)/installed-dev
-	$(PIP_INSTALL) -r requirements-browser.txt
+$(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed-companion
+	$(PIP_INSTALL) --require-hashes -r requirements-dev.lock
 	@touch $@
 
 # Debian's package is the browser itself; other systems have others.
