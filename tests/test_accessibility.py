@@ -83,12 +83,10 @@ def test_lines_of_the_learning_curves_differ_in_more_than_colour(figures):
     assert told_by_colour_alone(figures["training"]) == []
 
 
-@pytest.mark.xfail(strict=True, reason="nine lines share four patterns of dashes")
 def test_lines_of_the_fits_differ_in_more_than_colour(figures):
     assert told_by_colour_alone(figures["fits"]) == []
 
 
-@pytest.mark.xfail(strict=True, reason="orange and the light end of viridis on white")
 @pytest.mark.parametrize("name", ["training", "fits"])
 def test_lines_stand_out_from_their_background(figures, name):
     assert pale_lines(figures[name]) == {}

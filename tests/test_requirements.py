@@ -17,9 +17,7 @@ LOCKED = (
 
 
 def read_pins(path: Path) -> dict[str, str]:
-    """Return names and versions of the packages that a file asks for, files it names
-    included.
-    """
+    """Return name and version of all that a file and the files it names ask for."""
     pins = {}
     for line in path.read_text().splitlines():
         line = line.split("#")[0].split(";")[0].strip()
