@@ -54,3 +54,9 @@ def test_all_locks_agree():
     for package in set().union(*locks):
         versions = {lock[package][0] for lock in locks if package in lock}
         assert len(versions) == 1, f"{package}: {versions}; run `make lock`"
+
+
+def test_the_readme_names_the_licence_of_every_package():
+    text = (ROOT / "README.md").read_text().split("## Data and licence")[1]
+    named = set(re.findall(r"[\w-]+", text))
+    assert not set(read_pins(ROOT / "requirements-dev.txt")) - named
