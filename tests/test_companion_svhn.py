@@ -699,3 +699,13 @@ def test_several_gpus_share_a_batch(svhn, monkeypatch):
     assert svhn.choose_strategy(["GPU:0", "GPU:1"]) == ["GPU:0", "GPU:1"]
     for devices in ([], ["GPU:0"]):
         assert svhn.choose_strategy(devices) is strategy.get_strategy()
+
+
+def test_results_of_the_full_run_are_kept_row_by_row(svhn, tmp_path):
+    path = tmp_path / "results" / "svhn_full.md"
+    rows = [["LeNet-5", 0.5]]
+    svhn.keep_table(path, ["network", "share"], rows)
+    table = svhn.keep_table(path, ["network", "share"], [*rows, ["AlexNet", 0.75]])
+    expected = "| network | share |\n| --- | --- |\n| LeNet-5 | 0.5 |\n| AlexNet | 0.75 |"
+    assert path.read_text() == table.data == expected
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
