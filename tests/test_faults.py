@@ -192,7 +192,7 @@ def fill(folder: Path) -> None:
 
 def save_a_model(homework, model, folder: Path) -> None:
     """Save the model."""
-    homework.save_model(model, {"number": 2}, folder / MODEL.name)
+    homework.save_model(model, {"number": 2}, folder / Path(MODEL).name)
 
 
 def save_results(homework, model, folder: Path) -> None:
