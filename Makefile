@@ -74,7 +74,7 @@ benchmark-full: TRAINING := --budget 1500 --ingredient-images 55000 --ingredient
 benchmark-full: benchmark ## the same with trainings at full length
 
 clean: ## remove the environments and all caches
-	rm -rf $(VENV) $(VENV_BENCHMARK) .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_BENCHMARK) .hypothesis .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
 

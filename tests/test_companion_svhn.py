@@ -706,6 +706,7 @@ def test_results_of_the_full_run_are_kept_row_by_row(svhn, tmp_path):
     rows = [["LeNet-5", 0.5]]
     svhn.keep_table(path, ["network", "share"], rows)
     table = svhn.keep_table(path, ["network", "share"], [*rows, ["AlexNet", 0.75]])
-    expected = "| network | share |\n| --- | --- |\n| LeNet-5 | 0.5 |\n| AlexNet | 0.75 |"
+    first = "| network | share |\n| --- | --- |\n"
+    expected = first + "| LeNet-5 | 0.5 |\n| AlexNet | 0.75 |"
     assert path.read_text() == table.data == expected
     assert [file.name for file in path.parent.iterdir()] == [path.name]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -17,11 +19,12 @@ import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
-from conftest import ROOT
-
-MODEL = Path("models/mnist_cnn.keras")
+from conftest import ROOT, find_notebook, select_cells, under
+from execute_notebook import inject_parameters, read_notebook
+from test_execution import DATA, MODEL, RESULTS, TINY
 
 # What the programs below begin with.
 IMPORT = f"""
@@ -189,7 +192,7 @@ def fill(folder: Path) -> None:
 
 def save_a_model(homework, model, folder: Path) -> None:
     """Save the model."""
-    homework.save_model(model, {"number": 2}, folder / MODEL.name)
+    homework.save_model(model, {"number": 2}, folder / Path(MODEL).name)
 
 
 def save_results(homework, model, folder: Path) -> None:
@@ -263,6 +266,46 @@ def test_without_the_gpu_that_was_asked_for_all_runs_on_the_cpu(tmp_path):
     done = run_program(tmp_path, code, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["0", "True"]
+
+
+# ------------------------------------------------------------------- little memory
+
+
+def data_limit(gigabytes: float) -> Callable[[], None]:
+    """Return what limits the memory of a process, before it begins."""
+    size = int(gigabytes * 2**30)
+    return lambda: resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gigabytes", [2, 1])
+def test_with_little_memory_part_2_says_so_or_ends_well(tmp_path, gigabytes):
+    """Which of them depends on the machine; the files are whole in any case."""
+    for name in (DATA, MODEL):
+        (tmp_path / name).parent.mkdir()
+        shutil.copy(ROOT / name, tmp_path / name)
+    notebook = inject_parameters(read_notebook(find_notebook()), TINY)
+    notebook = select_cells(notebook, under("Setup", "Part 2"))
+    path = tmp_path / "part_2.ipynb"
+    nbformat.write(notebook, path)
+    before = {name: digest(tmp_path / name) for name in (DATA, MODEL, path.name)}
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools/execute_notebook.py", path],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+        preexec_fn=data_limit(gigabytes),
+    )
+    names = {x.relative_to(tmp_path).as_posix() for x in tmp_path.rglob("*.*")}
+    if done.returncode == 0:
+        assert names == {*before, RESULTS}
+        before.pop(path.name)
+    else:
+        assert re.search(r"most often memory ran out|MemoryError|OOM", done.stderr)
+        assert "left as it was" in done.stderr
+        assert names == set(before)
+    assert {name: digest(tmp_path / name) for name in before} == before
 
 
 # --------------------------------------------------------------------- interrupted
