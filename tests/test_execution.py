@@ -142,6 +142,7 @@ def test_stored_probabilities_are_those_of_the_saved_model(homework, whole_folde
 # ------------------------------------------------------------------------- parts
 
 
+@pytest.mark.slow
 def test_part_2_runs_alone_with_the_model_of_the_project(tmp_path):
     notebook = run_notebook(tmp_path, TINY, cells=PART_2)
     assert not find_faults(notebook, tmp_path)
@@ -150,6 +151,7 @@ def test_part_2_runs_alone_with_the_model_of_the_project(tmp_path):
     assert (tmp_path / MODEL).read_bytes() == (ROOT / MODEL).read_bytes()
 
 
+@pytest.mark.slow
 def test_running_twice_in_one_kernel_gives_the_same_outputs(tmp_path):
     notebook = run_notebook(tmp_path, TINY, cells=before_the_judges, repeat=2)
     assert not find_faults(notebook, tmp_path)
