@@ -7,9 +7,12 @@ VENV := .venv
 VENV_BENCHMARK := .venv-benchmark
 VENV_PYTHON := $(VENV)/bin/python
 PIP_INSTALL := $(VENV_PYTHON) -m pip install --disable-pip-version-check
+UV_COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-header --no-annotate
 PIP_BENCHMARK := $(VENV_BENCHMARK)/bin/python -m pip install --disable-pip-version-check
 
-.PHONY: help run test test-slow format benchmark benchmark-full clean
+.PHONY: help run companion test test-slow test-browser check format submission report
+.PHONY: lock chromium benchmark benchmark-full clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /make \1	/'
@@ -22,17 +25,44 @@ run: $(VENV)/installed ## run the homework notebook from top to bottom, in place
 	fi; \
 	exec $(VENV_PYTHON) tools/execute_notebook.py "$$1"
 
+companion: $(VENV)/installed-companion ## run the notebook of the second assignment, in place
+	$(VENV_PYTHON) tools/execute_notebook.py companion/DeepLearningAssignment.ipynb
+
 test: $(VENV)/installed-dev ## check style, then run all tests
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m pytest -m "not slow"
 
-test-slow: $(VENV)/installed-dev ## run the tests that take long: repeatability, kills
+test-slow: $(VENV)/installed-dev ## run the tests that take long: whole notebooks, kills
 	$(VENV_PYTHON) -m pytest -m slow
+
+test-browser: chromium $(VENV)/installed-dev ## run the notebook in JupyterLab, look at the report
+	$(VENV_PYTHON) -m pytest tests/browser
+
+check: ## all tests: the quick ones, the slow ones, those in a browser
+	$(MAKE) test
+	$(MAKE) test-slow
+	$(MAKE) test-browser
 
 format: $(VENV)/installed-dev ## format code and notebooks, mend what can be mended
 	$(VENV_PYTHON) -m ruff check --fix .
 	$(VENV_PYTHON) -m ruff format .
+
+# What is set on make's command line is in the environment: any character may be in it.
+submission: $(VENV)/installed ## write the file to hand in: NUMBER=… LAST=… FIRST=…
+	@$(VENV_PYTHON) tools/make_submission.py \
+		--number="$$NUMBER" --last="$$LAST" --first="$$FIRST" $(OPTIONS)
+
+report: $(VENV)/installed-dev ## write the notebook as HTML and PDF: NOTEBOOK=… for another
+	$(VENV_PYTHON) tools/make_report.py $(NOTEBOOK)
+
+# Together, so that one environment serves all of them.
+lock: $(VENV)/installed-dev ## resolve the requirements anew, with digests
+	$(UV_COMPILE) requirements-dev.txt --output-file requirements-dev.lock
+	$(UV_COMPILE) -c requirements-dev.lock companion/requirements.txt \
+		--output-file companion/requirements.lock
+	$(UV_COMPILE) -c requirements-dev.lock requirements.txt \
+		--output-file requirements.lock
 
 TRAINING := --budget 100
 benchmark: $(VENV_BENCHMARK)/installed ## compare with what others use, trainings cut short
@@ -61,13 +91,28 @@ $(VENV)/created $(VENV_BENCHMARK)/created:
 			"(Debian, Ubuntu: python3-venv)" >&2; exit 1; }
 	@touch $@
 
-$(VENV)/installed: requirements.txt $(VENV)/created
-	$(PIP_INSTALL) -r requirements.txt
+# The lock files name every package with its digests; `make lock` writes them.
+$(VENV)/installed: requirements.lock $(VENV)/created
+	$(PIP_INSTALL) --require-hashes -r requirements.lock
 	@touch $@
 
-$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
-	$(PIP_INSTALL) -r requirements-dev.txt
+$(VENV)/installed-companion: companion/requirements.lock $(VENV)/installed
+	$(PIP_INSTALL) --require-hashes -r companion/requirements.lock
 	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed-companion
+	$(PIP_INSTALL) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# Debian's package is the browser itself; other systems have others.
+chromium:
+	@for name in $${CHROMIUM:-chromium chromium-browser google-chrome chrome}; do \
+		command -v "$$name" && exit; \
+	done; \
+	{ [ "$$(id -u)" -eq 0 ] && grep -qx ID=debian /etc/os-release && \
+		apt-get update && apt-get install -y chromium; } || { \
+		echo "found no Chromium: install it (Debian: apt-get install chromium), or" \
+			"name another build of it with CHROMIUM=PATH" >&2; exit 1; }
 
 # The peers live apart, so that the notebook and the tests do without them.
 $(VENV_BENCHMARK)/installed: requirements.txt benchmarks/requirements.txt

@@ -19,22 +19,9 @@ from execute_notebook import (
     read_notebook,
     tags,
 )
+from make_submission import REHEARSAL as TINY
 from nbclient.exceptions import CellExecutionError
 
-# Small numbers that every cell can still work with.
-TINY = dict(
-    EPOCHS=1,
-    TRAINING_IMAGES=512,
-    OPTIMIZATION_STEPS=6,
-    SOFT_STEPS=8,
-    STUDY_SEEDS=8,
-    SEEDS_PER_DIGIT=2,
-    SOFT_SEEDS=8,
-    NOISY_PER_DIGIT=1,
-    SEEDS_PER_PAIR=1,
-    CONTROLS_PER_DIGIT=1,
-    RANDOM_STARTS=10,
-)
 DATA, MODEL = "data/mnist.npz", "models/mnist_cnn.keras"
 RESULTS = "results/optimized_images.npz"
 PART_1, PART_2 = under("Setup", "Part 1"), under("Setup", "Part 2")

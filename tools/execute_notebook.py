@@ -601,14 +601,13 @@ def execute(
 # ---------------------------------------------------------------------- writing
 
 
-def write_atomically(notebook: NotebookNode, path: Path) -> None:
-    """Write a notebook under a temporary name, then put it in place in one step."""
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, then put it in place in one step."""
     path = path.resolve()  # a link stays a link
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    text = nbformat.writes(notebook)
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text if text.endswith("\n") else text + "\n")
+        with temporary.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         if path.exists():
@@ -616,6 +615,12 @@ def write_atomically(notebook: NotebookNode, path: Path) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomically(notebook: NotebookNode, path: Path) -> None:
+    """Write a notebook; the file is the old one or the new one at any moment."""
+    text = nbformat.writes(notebook)
+    replace_file(path, (text if text.endswith("\n") else text + "\n").encode())
 
 
 def require_writable(path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Print the tables and texts that the homework notebook holds, by heading.
+"""Print the tables and texts that a notebook holds, by heading.
 
     python tools/print_outputs.py             every heading with outputs
     python tools/print_outputs.py 4a          the headings that contain "4a"
+    python tools/print_outputs.py --companion Q3    the same of the second assignment
 
 The outputs are those of the last full run; `tools/execute_notebook.py --check` says
 whether they belong to the code beside them.
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 
 from execute_notebook import headings_of, read_notebook
 from nbformat import NotebookNode
-from notebook_functions import find_notebook
+from notebook_functions import COMPANION, find_notebook
 
 
 def text_of(output: NotebookNode) -> str:
@@ -62,8 +63,12 @@ def main() -> None:
     """Print what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", nargs="?", default="", help="part of a heading")
-    part = parser.parse_args().part
-    print_outputs(read_notebook(find_notebook()), part)
+    parser.add_argument(
+        "--companion", action="store_true", help="of the companion notebook"
+    )
+    options = parser.parse_args()
+    notebook = read_notebook(COMPANION if options.companion else find_notebook())
+    print_outputs(notebook, options.part)
 
 
 if __name__ == "__main__":

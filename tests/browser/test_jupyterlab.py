@@ -1,0 +1,269 @@
+"""The homework notebook in JupyterLab, used with mouse and keyboard."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+from chromium import open_browser
+from conftest import ROOT, find_notebook, heading_paths
+from execute_notebook import has_code, read_notebook, tags
+from make_submission import REHEARSAL
+from nbformat import NotebookNode
+from playwright.sync_api import Locator, Page, expect
+from readme import advised_settings
+
+MINUTE = 60_000  # milliseconds
+LONGEST_RUN = 15 * MINUTE  # of all cells on small settings; it takes two
+FAULTS = ", ".join(
+    f"[data-mime-type='application/vnd.jupyter.{kind}']" for kind in ("error", "stderr")
+)
+SETTINGS = {
+    # All cells are in the page, also those that a person would have to scroll to.
+    "notebook-extension/tracker": {"windowingMode": "none"},
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+}
+
+
+def with_small_settings(notebook: NotebookNode) -> NotebookNode:
+    """Lower in the parameters' cell what the README says to lower for a rehearsal."""
+    cell = next(cell for cell in notebook.cells if "parameters" in tags(cell))
+    for name in advised_settings():
+        line = re.compile(rf"^{name} = [\d_]+", re.M)
+        cell.source, count = line.subn(f"{name} = {REHEARSAL[name]}", cell.source)
+        assert count == 1, name
+    return notebook
+
+
+def without_outputs(notebook: NotebookNode) -> NotebookNode:
+    """Remove outputs and counts: what the page shows later comes from its own run."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return notebook
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A copy of the project, the notebook on small settings."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("data", "models"):
+        shutil.copytree(ROOT / name, folder / name)
+    path = find_notebook()
+    notebook = without_outputs(with_small_settings(read_notebook(path)))
+    nbformat.write(notebook, folder / path.name)
+    return folder
+
+
+def free_port() -> int:
+    """Return the number of a port that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def wait_for_server(address: str, process: subprocess.Popen, log: Path) -> None:
+    """Return when JupyterLab answers; fail with its last words if it does not."""
+    for _ in range(120):
+        if process.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(f"{address}/api/status", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.5)
+    pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-2000:]}", pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def server(project: Path, tmp_path_factory) -> Iterator[str]:
+    """The address of a JupyterLab for the copy, with settings of its own."""
+    home = tmp_path_factory.mktemp("jupyter")
+    for name, content in SETTINGS.items():
+        file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(content))
+    environment = os.environ | {
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "IPYTHONDIR": str(home / "ipython"),
+    }
+    environment.pop("MPLBACKEND", None)  # the kernel's own puts figures into the page
+    port, log = free_port(), home / "log.txt"
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+    command += [f"--ServerApp.root_dir={project}", "--ServerApp.ip=127.0.0.1"]
+    command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
+    command += ["--IdentityProvider.token=", "--ServerApp.password="]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, cwd=project, env=environment, stdout=file, stderr=file
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_for_server(address, process, log)
+        yield address
+    finally:
+        process.terminate()  # ends the kernels too
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+# ------------------------------------------------------------- what a person does
+
+
+def choose(page: Page, menu: str, entry: str) -> None:
+    """Choose an entry of a menu of the menu bar."""
+    bar = page.get_by_role("menubar").first
+    bar.get_by_role("menuitem", name=menu, exact=True).click()
+    page.get_by_role("menuitem", name=entry).first.click()
+
+
+def cell_under(page: Page, heading: str) -> Locator:
+    """Return the cell with a heading that begins like this."""
+    title = page.locator("h1, h2, h3, h4").filter(has_text=re.compile(f"^{heading}"))
+    return page.locator(".jp-Notebook .jp-Cell").filter(has=title)
+
+
+def select(cell: Locator) -> None:
+    """Select a cell by a click beside it."""
+    cell.scroll_into_view_if_needed()
+    cell.locator(".jp-InputArea-prompt").first.click()
+
+
+def wait_until_done(page: Page, last: int) -> None:
+    """Wait until the code cell with this index has run, or another has failed."""
+    cell = page.locator(".jp-CodeCell").nth(last)
+    number = cell.locator(".jp-InputArea-prompt", has_text=re.compile(r"\d"))
+    ended = number.or_(page.locator(FAULTS)).first
+    expect(ended).to_be_attached(timeout=LONGEST_RUN)
+    waiting = page.locator(".jp-InputArea-prompt", has_text="*")
+    expect(waiting).to_have_count(0, timeout=MINUTE)
+
+
+# --------------------------------------------------------------- what the page says
+
+
+def prompts(page: Page) -> list[str]:
+    """Return what stands beside every code cell: its count, or a blank."""
+    beside = page.locator(".jp-CodeCell .jp-InputArea-prompt").all_text_contents()
+    return [re.sub(r"\W", "", text) for text in beside]
+
+
+def errors(page: Page) -> list[str]:
+    """Return all texts of errors and warnings in the outputs."""
+    return page.locator(FAULTS).all_text_contents()
+
+
+def figures_of_cells(page: Page) -> list[int]:
+    """Return for every code cell how many figures stand under it, fully loaded."""
+    return page.locator(".jp-CodeCell").evaluate_all(
+        "cells => cells.map(cell => [...cell.querySelectorAll('.jp-OutputArea img')]"
+        ".filter(image => image.complete && image.naturalWidth > 100).length)"
+    )
+
+
+def stored_figures(notebook: NotebookNode) -> list[int]:
+    """Return for every code cell how many figures the committed notebook holds."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    outputs = [[output.get("data", {}) for output in cell.outputs] for cell in cells]
+    return [sum("image/png" in data for data in cell) for cell in outputs]
+
+
+def numbered(runs: list[bool]) -> list[str]:
+    """Return the prompts of cells of which those marked ran, one after the other."""
+    numbers = iter(range(1, len(runs) + 1))
+    return [str(next(numbers)) if ran else "" for ran in runs]
+
+
+# ------------------------------------------------------------------------ the tests
+
+
+@pytest.fixture(scope="module")
+def lab(server: str, project: Path) -> Iterator[Page]:
+    """JupyterLab with the notebook, after *Run All Cells*."""
+    with open_browser() as browser:
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(MINUTE)
+        page.goto(f"{server}/lab/tree/{find_notebook().name}?reset")
+        expect(cell_under(page, "Setup")).to_be_visible(timeout=2 * MINUTE)
+        select(cell_under(page, "Setup"))
+        choose(page, "Run", "Run All Cells")
+        wait_until_done(page, last=len(prompts(page)) - 1)
+        yield page
+
+
+def test_all_cells_run_from_the_menu(lab, notebook, project):
+    assert errors(lab) == []
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert prompts(lab) == numbered([has_code(cell) for cell in code])
+    assert figures_of_cells(lab) == stored_figures(notebook)
+    assert (project / "results" / "optimized_images.npz").exists()
+
+
+def runs_of_noise(page: Page) -> str:
+    """Return the number of runs from noise in the table of step 4a."""
+    table = page.locator("table", has_text="steps to fit")
+    row = table.filter(has_text="digit+noise").last.locator("tr", has_text="uniform")
+    return row.locator("td").nth(1).inner_text()
+
+
+def test_part_2_runs_alone_after_a_setting_was_edited(lab, notebook):
+    """As the README says: the cells of Setup, then those of Part 2."""
+    assert runs_of_noise(lab) == str(10 * REHEARSAL["SEEDS_PER_DIGIT"])
+    choose(lab, "Kernel", "Restart Kernel and Clear Outputs of All Cells")
+    lab.locator(".jp-Dialog .jp-mod-accept").click()
+    expect(lab.locator(".jp-CodeCell img")).to_have_count(0)
+
+    line = lab.locator(".jp-CodeCell .cm-line", has_text="SEEDS_PER_DIGIT = ").first
+    line.scroll_into_view_if_needed()
+    line.click()
+    lab.keyboard.press("Home")
+    lab.keyboard.press("Shift+End")
+    lab.keyboard.type("SEEDS_PER_DIGIT = 3")
+
+    paths = zip(notebook.cells, heading_paths(notebook), strict=True)
+    parts = [path[1] for cell, path in paths if cell.cell_type == "code"]
+    select(cell_under(lab, "Part 1"))
+    choose(lab, "Run", "Run All Above Selected Cell")
+    wait_until_done(lab, last=parts.count("Setup") - 1)
+    select(cell_under(lab, "Part 2"))
+    choose(lab, "Run", "Run Selected Cell and All Below")
+    wait_until_done(lab, last=len(parts) - 1)
+
+    assert errors(lab) == []
+    ran = [not part.startswith("Part 1") for part in parts]
+    assert prompts(lab) == numbered(ran)
+    expected = zip(stored_figures(notebook), ran, strict=True)
+    assert figures_of_cells(lab) == [count * run for count, run in expected]
+    assert runs_of_noise(lab) == "30"
+
+
+def test_the_playground_answers_an_edit(lab):
+    last = lab.locator(".jp-CodeCell").last
+    before = last.locator("img").get_attribute("src")
+    line = last.locator(".cm-line", has_text="MY_TARGET = ")
+    line.scroll_into_view_if_needed()
+    line.click()
+    lab.keyboard.press("Home")
+    lab.keyboard.press("Shift+End")
+    lab.keyboard.type("MY_TARGET = [0, 1, 0, 0, 0, 0, 0, 0, 0, 0]")
+    lab.keyboard.press("Control+Enter")
+    expect(last.locator("img")).not_to_have_attribute("src", before, timeout=MINUTE)
+    assert errors(lab) == []

@@ -1,0 +1,62 @@
+"""What is installed: every package pinned, and locked with its digests."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from notebook_functions import ROOT
+
+# Requirements by hand, and beside each what it was resolved to.
+LOCKED = (
+    "requirements.txt",
+    "companion/requirements.txt",
+    "requirements-dev.txt",
+)
+
+
+def read_pins(path: Path) -> dict[str, str]:
+    """Return name and version of all that a file and the files it names ask for."""
+    pins = {}
+    for line in path.read_text().splitlines():
+        line = line.split("#")[0].split(";")[0].strip()
+        if line.startswith("-r "):
+            pins |= read_pins(path.parent / line.removeprefix("-r "))
+        elif line:
+            name, version = line.split("==")
+            pins[name.strip()] = version.strip()
+    return pins
+
+
+def read_lock(path: Path) -> dict[str, tuple[str, list[str]]]:
+    """Return version and SHA-256 digests of every package of a lock file."""
+    entries = re.split(r"\n(?=\S)", path.read_text().strip().replace("\\\n", " "))
+    found = {}
+    for entry in entries:
+        match = re.match(r"([\w.-]+)==([^\s;]+)", entry)
+        assert match, f"{path.name} pins no version in {entry!r}"
+        found[match[1]] = match[2], re.findall(r"--hash=sha256:([0-9a-f]{64})", entry)
+    return found
+
+
+@pytest.mark.parametrize("name", LOCKED)
+def test_what_is_asked_for_is_locked_with_digests(name):
+    locked = read_lock((ROOT / name).with_suffix(".lock"))
+    for package, version in read_pins(ROOT / name).items():
+        assert locked[package][0] == version, "run `make lock`"
+    assert all(digests for _, digests in locked.values())
+
+
+def test_all_locks_agree():
+    """So that one environment serves them all."""
+    locks = [read_lock((ROOT / name).with_suffix(".lock")) for name in LOCKED]
+    for package in set().union(*locks):
+        versions = {lock[package][0] for lock in locks if package in lock}
+        assert len(versions) == 1, f"{package}: {versions}; run `make lock`"
+
+
+def test_the_readme_names_the_licence_of_every_package():
+    text = (ROOT / "README.md").read_text().split("## Data and licence")[1]
+    named = set(re.findall(r"[\w-]+", text))
+    assert not set(read_pins(ROOT / "requirements-dev.txt")) - named
