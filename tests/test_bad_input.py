@@ -506,7 +506,7 @@ def spoiled(value: Any) -> st.SearchStrategy:
     return fixed | others.map(np.ones)
 
 
-# What `check` itself is told, and what may be anything.
+# What `check` itself is told.
 UNCHECKED = {("check", "name"), ("check", "rule"), ("check", "sizes")}
 # It only sorts what it is given, numbers or not.
 SORTING = {"by_digit"}
