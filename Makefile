@@ -100,9 +100,10 @@ $(VENV)/installed-companion: companion/requirements.lock $(VENV)/installed
 	$(PIP_INSTALL) --require-hashes -r companion/requirements.lock
 	@touch $@
 
-$(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed-companion
+# These are all the packages, those of the two above included.
+$(VENV)/installed-dev: requirements-dev.lock $(VENV)/created
 	$(PIP_INSTALL) --require-hashes -r requirements-dev.lock
-	@touch $@
+	@touch $(VENV)/installed $(VENV)/installed-companion $@
 
 # Debian's package is the browser itself; other systems have others.
 chromium:
