@@ -347,6 +347,7 @@ def test_a_finished_search_runs_no_further_trial(companion, tmp_path):
     companion.search(study, 2, lambda trial: pytest.fail("one trial too many"))
 
 
+@pytest.mark.slow
 def test_a_worker_joins_the_study_of_another_process(companion, tmp_path):
     path = tmp_path / "search.journal"
     study = companion.open_study(path, resume=False, seed=1)
@@ -380,6 +381,7 @@ def test_a_worker_names_an_unknown_parameter(tmp_path):
 # ---------------------------------------------------------------- the whole notebook
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_in_a_folder_of_its_own(tmp_path: Path):
     shutil.copytree(ROOT / "data", tmp_path / "data")
     notebook = inject_parameters(read_notebook(COMPANION), TINY)

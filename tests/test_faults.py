@@ -125,7 +125,10 @@ for number in range(int(sys.argv[4])):
 """
 
 
-@pytest.mark.parametrize(("work", "kills"), [("save", 14), ("train", 6)])
+@pytest.mark.parametrize(
+    ("work", "kills"),
+    [("save", 14), pytest.param("train", 6, marks=pytest.mark.slow)],
+)
 def test_a_kill_leaves_the_old_model_or_the_new_one(
     homework, linear_model, tmp_path, work, kills
 ):
