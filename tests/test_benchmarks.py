@@ -16,6 +16,10 @@ import training
 import twin
 from notebook_functions import ROOT
 
+pytestmark = pytest.mark.skip(
+    reason="benchmarks/ measures the first version of the notebook until redone"
+)
+
 PEERS = {
     "tf-keras-vis": "tf_keras_vis",
     "Xplique, pixels": "xplique",

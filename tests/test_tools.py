@@ -1,11 +1,8 @@
-"""The small programs in `tools/` and `benchmarks/`."""
-
-import subprocess
-import sys
+"""The small programs in `tools/`."""
 
 import numpy as np
 import pytest
-from conftest import ROOT, make_notebook
+from conftest import make_notebook
 from draw_animation import GAP, save, tile
 from make_mnist_file import read_idx
 from nbformat.v4 import new_output
@@ -76,13 +73,3 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path):
         save(path, tile(np.zeros((1, 28, 28, 1)), 1, 1), append_images=3, save_all=True)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_the_rate_of_the_training_is_printed_beside_that_of_matrix_products():
-    program = ROOT / "benchmarks" / "training_rate.py"
-    options = ["--repetitions", "1", "--steps", "1", "--size", "64"]
-    done = subprocess.run(
-        [sys.executable, program, *options], capture_output=True, text=True, check=True
-    )
-    rows = [line.split("|")[1].strip() for line in done.stdout.splitlines()]
-    assert rows == ["GFLOP/s", "---", "matrix product 64", "training", "ratio"]

@@ -2,8 +2,8 @@
 
     .venv/bin/python tools/draw_animation.py
 
-Runs the descent of the homework notebook, with its settings and the saved model, for
-every digit from the noise of the seed `SEED`, `SEED` + 1, … and writes
+Runs the descent of the homework notebook, with its settings and the saved network, for
+every digit from a random image of its own and writes
 `results/noise_to_digits.gif`. `make test` installs what it needs.
 """
 
@@ -47,26 +47,18 @@ def save(path: Path, picture: Image.Image, **options: object) -> None:
 def main() -> None:
     """Find the digits and write the animation."""
     homework = import_homework()
-    network, _ = homework.load_model(homework.MODEL_FILE)
-    pixels, labels, _, _ = homework.load_mnist()
-    wanted = np.arange(homework.CLASSES)
-    found = homework.optimize_images(
-        network,
-        homework.one_hot(wanted),
-        homework.make_starts("uniform", homework.SEED + wanted),
-        typical=homework.measure_digits(homework.to_images(pixels), labels),
-        weights=homework.PRIOR_WEIGHTS,
-        steps=homework.OPTIMIZATION_STEPS,
-        rate=homework.PIXEL_RATE,
-        noise=homework.VIEW_NOISE,
-        shift=homework.SHIFT,
-        settling_share=homework.SETTLING_SHARE,
-        seed=homework.SEED,
-        keep_every=5,
+    digits, *_ = homework.load_mnist()
+    mean, covariance = homework.fit_gaussian(digits, 0.02)
+    found = homework.find_images(
+        homework.load_network(homework.MODEL_FILE),
+        (mean, np.linalg.inv(covariance)),
+        np.eye(10),
+        homework.random_images(homework.SEED + np.arange(10)),
+        homework.SEED,
     )
     path = homework.RESULTS_FILE.with_name("noise_to_digits.gif")
     path.parent.mkdir(exist_ok=True)
-    frames = [tile(images, COLUMNS, SCALE) for images in found.path]
+    frames = [tile(images, COLUMNS, SCALE) for images in found["path"]]
     durations = [100] * (len(frames) - 1) + [3000]  # milliseconds
     save(
         path,

@@ -36,17 +36,7 @@ DATA_FILE = Path("data/mnist.npz")
 
 # Small numbers that every cell can still work with.
 REHEARSAL = dict(
-    EPOCHS=1,
-    TRAINING_IMAGES=512,
-    OPTIMIZATION_STEPS=6,
-    SOFT_STEPS=8,
-    STUDY_SEEDS=8,
-    SEEDS_PER_DIGIT=2,
-    SOFT_SEEDS=8,
-    NOISY_PER_DIGIT=1,
-    SEEDS_PER_PAIR=1,
-    CONTROLS_PER_DIGIT=1,
-    RANDOM_STARTS=10,
+    EPOCHS=2, TRAINING_IMAGES=5_000, STEPS=40, SOFT_STEPS=40, RUNS_PER_DIGIT=10
 )
 
 NAME = re.compile(r"[A-Za-z]+(?:-[A-Za-z]+)*")

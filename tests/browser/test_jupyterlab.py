@@ -218,25 +218,24 @@ def test_all_cells_run_from_the_menu(lab, notebook, project):
 
 
 def runs_of_noise(page: Page) -> str:
-    """Return the number of runs from noise in the table of step 4a."""
-    table = page.locator("table", has_text="steps to fit")
-    row = table.filter(has_text="digit+noise").last.locator("tr", has_text="uniform")
-    return row.locator("td").nth(1).inner_text()
+    """Return the number of runs from noise that step 4a prints."""
+    output = page.locator(".jp-OutputArea-output", has_text=re.compile("all .* runs:"))
+    return re.search(r"all (\d+) runs:", output.last.inner_text())[1]
 
 
 def test_part_2_runs_alone_after_a_setting_was_edited(lab, notebook):
     """As the README says: the cells of Setup, then those of Part 2."""
-    assert runs_of_noise(lab) == str(10 * REHEARSAL["SEEDS_PER_DIGIT"])
+    assert runs_of_noise(lab) == str(10 * REHEARSAL["RUNS_PER_DIGIT"])
     choose(lab, "Kernel", "Restart Kernel and Clear Outputs of All Cells")
     lab.locator(".jp-Dialog .jp-mod-accept").click()
     expect(lab.locator(".jp-CodeCell img")).to_have_count(0)
 
-    line = lab.locator(".jp-CodeCell .cm-line", has_text="SEEDS_PER_DIGIT = ").first
+    line = lab.locator(".jp-CodeCell .cm-line", has_text="RUNS_PER_DIGIT = ").first
     line.scroll_into_view_if_needed()
     line.click()
     lab.keyboard.press("Home")
     lab.keyboard.press("Shift+End")
-    lab.keyboard.type("SEEDS_PER_DIGIT = 3")
+    lab.keyboard.type("RUNS_PER_DIGIT = 11")
 
     paths = zip(notebook.cells, heading_paths(notebook), strict=True)
     parts = [path[1] for cell, path in paths if cell.cell_type == "code"]
@@ -252,7 +251,7 @@ def test_part_2_runs_alone_after_a_setting_was_edited(lab, notebook):
     assert prompts(lab) == numbered(ran)
     expected = zip(stored_figures(notebook), ran, strict=True)
     assert figures_of_cells(lab) == [count * run for count, run in expected]
-    assert runs_of_noise(lab) == "30"
+    assert runs_of_noise(lab) == "110"
 
 
 def test_the_playground_answers_an_edit(lab):
