@@ -63,9 +63,10 @@ def test_all_cells_run_and_their_outputs_are_clean(whole_run, folder):
 def test_a_run_writes_models_and_results_and_nothing_else(whole_run, folder):
     files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     names = {path for path in files if not path.startswith("Homework2_")}
-    models = {MODEL, "models/control.keras", "models/history.json"}
+    models = {MODEL, "models/mnist_cnn.json"}
+    models |= {"models/control.keras", "models/control.json"}
     assert names == {DATA, RESULTS} | models
-    history = json.loads((folder / "models/history.json").read_text())
+    history = json.loads((folder / "models/mnist_cnn.json").read_text())
     assert len(history["val_accuracy"]) == TINY["EPOCHS"]
 
 
