@@ -32,7 +32,7 @@ def texts_of(cells) -> list[str]:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             text = output.get("text") or data.get("text/markdown", "")
-            texts += [x for x in text.splitlines() if not re.search(r"\d m?s\b", x)]
+            texts += re.sub(r"\d+ ?m?s(?![a-z])", "", text).splitlines()
     return texts
 
 
