@@ -162,7 +162,8 @@ def test_without_file_and_network_the_remedy_is_said(homework, tmp_path, monkeyp
         raise Exception("URL fetch failure")  # as Keras raises it
 
     monkeypatch.setattr(keras.datasets.mnist, "load_data", fail)
-    with pytest.raises(ValueError, match=r"URL fetch failure.*copy mnist.npz.*data/mnist\.npz"):
+    remedy = r"URL fetch failure.*copy mnist.npz.*data/mnist\.npz"
+    with pytest.raises(ValueError, match=remedy):
         homework.load_mnist()
 
 
