@@ -11,7 +11,7 @@ UV_COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.
 	--generate-hashes --no-header --no-annotate
 PIP_BENCHMARK := $(VENV_BENCHMARK)/bin/python -m pip install --disable-pip-version-check
 
-.PHONY: help run companion test test-slow test-browser check format submission report
+.PHONY: help run companion test test-slow test-browser check format submission report outputs
 .PHONY: lock chromium benchmark benchmark-full clean
 
 help: ## show this list
@@ -23,15 +23,15 @@ run: $(VENV)/installed ## run the homework notebook from top to bottom, in place
 		echo "expected one notebook named Homework2_*.ipynb here, found: $$*" >&2; \
 		exit 1; \
 	fi; \
-	exec $(VENV_PYTHON) tools/execute_notebook.py "$$1"
+	exec $(VENV_PYTHON) tools/notebook.py "$$1"
 
 companion: $(VENV)/installed-companion ## run the notebook of the second assignment, in place
-	$(VENV_PYTHON) tools/execute_notebook.py companion/DeepLearningAssignment.ipynb
+	$(VENV_PYTHON) tools/notebook.py companion/DeepLearningAssignment.ipynb
 
 test: $(VENV)/installed-dev ## check style, then run all tests
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
-	$(VENV_PYTHON) -m pytest -m "not slow"
+	$(VENV_PYTHON) -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/installed-dev ## run the tests that take long: whole notebooks, kills
 	$(VENV_PYTHON) -m pytest -m slow
@@ -50,11 +50,14 @@ format: $(VENV)/installed-dev ## format code and notebooks, mend what can be men
 
 # What is set on make's command line is in the environment: any character may be in it.
 submission: $(VENV)/installed ## write the file to hand in: NUMBER=… LAST=… FIRST=…
-	@$(VENV_PYTHON) tools/make_submission.py \
-		--number="$$NUMBER" --last="$$LAST" --first="$$FIRST" $(OPTIONS)
+	@$(VENV_PYTHON) tools/make_submission.py "$$NUMBER" "$$LAST" "$$FIRST"
 
 report: $(VENV)/installed-dev ## write the notebook as HTML and PDF: NOTEBOOK=… for another
-	$(VENV_PYTHON) tools/make_report.py $(NOTEBOOK)
+	$(VENV_PYTHON) tools/make_report.py "$${NOTEBOOK:-$$(ls Homework2_*.ipynb)}"
+
+outputs: $(VENV)/installed-dev ## print the notebook without its code: texts and tables
+	@$(VENV_PYTHON) -m nbconvert --to markdown --no-input --stdout --log-level ERROR \
+		"$${NOTEBOOK:-$$(ls Homework2_*.ipynb)}"
 
 # Together, so that one environment serves all of them.
 lock: $(VENV)/installed-dev ## resolve the requirements anew, with digests

@@ -609,6 +609,6 @@ def run(homework: ModuleType, options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    from notebook_functions import import_homework
+    from notebook import find_homework, import_functions
 
-    run(import_homework(), parse())
+    run(import_functions(find_homework()), parse())

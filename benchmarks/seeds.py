@@ -10,6 +10,7 @@ all as a table; about 25 minutes on two cores. `make test` installs what it need
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -89,9 +90,10 @@ def measure_seed(homework: ModuleType, seed: int) -> dict[str, float]:
 def main() -> None:
     """Measure every seed, and print all of them as a table."""
     sys.path.insert(0, str(RESULTS.parents[2] / "tools"))
-    from notebook_functions import import_homework
+    from notebook import ROOT, find_homework, import_functions
 
-    homework = import_homework()
+    os.chdir(ROOT)
+    homework = import_functions(find_homework())
     rows = {}
     for seed in SEEDS:
         rows[seed] = measure_seed(homework, seed)

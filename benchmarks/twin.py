@@ -75,10 +75,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=SETTINGS["epochs"])
     parser.add_argument("--images", type=int, default=55_000, help="to learn from")
     options = parser.parse_args(arguments)
-    from notebook_functions import import_homework
+    from notebook import find_homework, import_functions
 
     settings = SETTINGS | {"epochs": options.epochs}
-    print(load_twin(import_homework(), options.folder, settings, options.images)[1])
+    print(
+        load_twin(
+            import_functions(find_homework()), options.folder, settings, options.images
+        )[1]
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python companion/search_worker.py
     python companion/search_worker.py --study SHARED_FOLDER/dense_search.journal
-    python companion/search_worker.py --parameter SEARCH_TRIALS=200
+    python companion/search_worker.py SEARCH_TRIALS=200
 
 Works on the newest study in the file, or starts the first one, until the study has as
 many trials as asked for, whoever ran them. The notebook begins a new study each time
@@ -13,32 +13,28 @@ there are machines.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
-from execute_notebook import NotebookError, parse_parameter
-from notebook_functions import import_companion
+from notebook import COMPANION, NotebookError, import_functions, parse_parameter
 
 
 def main() -> None:
     """Run trials and say what they reached."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", type=Path, help="the journal (default: notebook's)")
-    parser.add_argument(
-        "--parameter",
-        action="append",
-        default=[],
-        metavar="NAME=LITERAL",
-        help="another value for a parameter of the notebook",
-    )
-    options = parser.parse_args()
+    parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE")
+    options = parser.parse_intermixed_args()
     # before the import changes the working folder
     path = options.study.resolve() if options.study else None
     try:
-        notebook = import_companion(dict(map(parse_parameter, options.parameter)))
+        parameters = dict(map(parse_parameter, options.parameters))
+        os.chdir(COMPANION.parent)
+        notebook = import_functions(COMPANION, parameters, "companion")
     except NotebookError as error:
         raise SystemExit(f"error: {error}") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -16,58 +17,27 @@ os.environ["MPLBACKEND"] = "Agg"
 
 import nbformat
 import pytest
-from execute_notebook import (
+from nbformat import NotebookNode
+from notebook import (
+    ROOT,
     execute,
+    find_homework,
     has_code,
-    headings_of,
+    import_functions,
     inject_parameters,
     read_notebook,
 )
-from nbformat import NotebookNode
-from notebook_functions import ROOT, find_notebook, import_functions
 
-# The names that the tests use: a cell that loses its tag is noticed at once.
-EXPECTED_NAMES = (
-    "load_mnist",
-    "show",
-    "show_digits",
-    "show_table",
-    "describe_share",
-    "transform",
-    "fit_gaussian",
-    "build_network",
-    "draw_noise",
-    "mix_with_noise",
-    "add_noise",
-    "prepare_batch",
-    "train_network",
-    "save_network",
-    "load_network",
-    "divergence",
-    "unlikeness",
-    "grayness",
-    "take_step",
-    "check_targets",
-    "to_images",
-    "find_images",
-    "random_images",
-    "show_answer",
-    "noisy_digits",
-    "squared_error",
-    "train_judge",
-    "vote_of_neighbours",
-    "label_parts",
-    "count_pieces_and_holes",
-    "mean_distance",
-    "measure_images",
-    "read_digit",
-)
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the file that takes longest; the others fill the second process."""
+    items.sort(key=lambda item: item.path.name != "test_whole_run.py")
 
 
 @pytest.fixture(scope="session")
 def notebook_path() -> Path:
     """The homework notebook's file."""
-    return find_notebook()
+    return find_homework()
 
 
 @pytest.fixture(scope="session")
@@ -76,30 +46,13 @@ def notebook(notebook_path: Path) -> NotebookNode:
     return read_notebook(notebook_path)
 
 
-def import_homework(notebook: NotebookNode, folder: Path) -> ModuleType:
-    """Import the notebook's functions; a lost tag or name fails loudly."""
-    try:
-        module = import_functions(notebook, folder)
-    except ValueError as error:
-        pytest.fail(str(error), pytrace=False)
-    missing = [name for name in EXPECTED_NAMES if not hasattr(module, name)]
-    if missing:
-        pytest.fail(
-            f"the tagged cells do not define {missing}: is the tag 'functions' lost?",
-            pytrace=False,
-        )
-    return module
-
-
 @pytest.fixture(scope="session")
-def homework(
-    notebook: NotebookNode, tmp_path_factory: pytest.TempPathFactory
-) -> ModuleType:
+def homework(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     """The functions, parameters and derived values of the notebook, as a module."""
     folder = tmp_path_factory.mktemp("homework")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)  # where the cells make their folders
-        return import_homework(notebook, folder)
+        return import_functions(find_homework())
 
 
 @pytest.fixture(scope="session")
@@ -118,6 +71,25 @@ def linear_model(homework: ModuleType) -> Any:
     inputs = keras.Input((28, 28, 1))
     flat = keras.layers.Flatten()(inputs)
     return keras.Model(inputs, keras.layers.Dense(10)(flat))
+
+
+def texts_of(cells: list[NotebookNode]) -> list[str]:
+    """Return what cells printed and their tables, without durations."""
+    texts = []
+    for cell in cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            text = output.get("text") or data.get("text/markdown", "")
+            texts += re.sub(r"\d+ ?m?s(?![a-z])", "", text).splitlines()
+    return texts
+
+
+def headings_of(cell: NotebookNode) -> list[tuple[int, str]]:
+    """Return the (level, text) of every heading in a markdown cell."""
+    if cell.cell_type != "markdown":
+        return []
+    text = re.sub(r"^```.*?^```", "", cell.source, flags=re.M | re.S)
+    return [(len(x), y) for x, y in re.findall(r"^(#{1,6}) (.+)$", text, re.M)]
 
 
 def heading_paths(notebook: NotebookNode) -> list[tuple[str, ...]]:
@@ -189,7 +161,7 @@ def run_notebook(
     Raises:
         CellExecutionError: A cell failed.
     """
-    path = find_notebook()
+    path = find_homework()
     shutil.copy(path, tmp_path)
     for name in copy:
         source, target = ROOT / name, tmp_path / name

@@ -14,7 +14,7 @@ import optimization
 import pytest
 import training
 import twin
-from notebook_functions import ROOT
+from notebook import ROOT
 
 pytestmark = pytest.mark.skip(
     reason="benchmarks/ measures the first version of the notebook until redone"

@@ -12,8 +12,14 @@ import numpy as np
 import optuna
 import pytest
 from conftest import ROOT
-from execute_notebook import execute, find_faults, inject_parameters, read_notebook
-from notebook_functions import COMPANION, import_functions
+from notebook import (
+    COMPANION,
+    execute,
+    find_faults,
+    import_functions,
+    inject_parameters,
+    read_notebook,
+)
 
 SAMPLES = np.array([[0.5], [0.1], [19.6], [0.9]]), np.array([0, 1, 1, 0])
 LOSSES = ("make_cross_entropy", "make_sigmoid_error", "make_squared_error")
@@ -38,10 +44,9 @@ TINY_SVHN = dict(
 
 
 @pytest.fixture(scope="module")
-def companion(tmp_path_factory):
+def companion():
     """The functions, parameters and derived values of the notebook, as a module."""
-    folder = tmp_path_factory.mktemp("companion")
-    return import_functions(read_notebook(COMPANION), folder, "companion")
+    return import_functions(COMPANION, name="companion")
 
 
 def derivative(function, point, step=1e-5):
@@ -353,7 +358,7 @@ def test_a_worker_joins_the_study_of_another_process(companion, tmp_path):
     study = companion.open_study(path, resume=False, seed=1)
     run_trials(companion, study, 1)
     tiny = dict(SEARCH_TRIALS=2, SEARCH_EPOCHS=1, SEARCH_IMAGES=250)
-    options = [f"--parameter={name}={value}" for name, value in tiny.items()]
+    options = [f"{name}={value}" for name, value in tiny.items()]
     program = ROOT / "companion" / "search_worker.py"
     done = subprocess.run(
         [sys.executable, program, f"--study={path}", *options],
@@ -370,12 +375,12 @@ def test_a_worker_joins_the_study_of_another_process(companion, tmp_path):
 def test_a_worker_names_an_unknown_parameter(tmp_path):
     program = ROOT / "companion" / "search_worker.py"
     done = subprocess.run(
-        [sys.executable, program, f"--study={tmp_path / 's'}", "--parameter=NONE=1"],
+        [sys.executable, program, f"--study={tmp_path / 's'}", "NONE=1"],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 1
-    assert "no parameter named NONE" in done.stderr
+    assert "no parameter ['NONE']" in done.stderr
 
 
 # ---------------------------------------------------------------- the whole notebook

@@ -17,18 +17,16 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.io
-from execute_notebook import read_notebook
-from notebook_functions import COMPANION, ROOT, import_functions
+from notebook import COMPANION, ROOT, import_functions
 from numpy.lib.stride_tricks import sliding_window_view
 
 CROPS_FILE = ROOT.parent / "shared" / "data" / "svhn_train_first1083.npz"
 
 
 @pytest.fixture(scope="module")
-def svhn(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+def svhn() -> ModuleType:
     """The definitions of the companion notebook, as a module."""
-    folder = tmp_path_factory.mktemp("companion")
-    return import_functions(read_notebook(COMPANION), folder, "companion")
+    return import_functions(COMPANION, name="companion")
 
 
 @pytest.fixture(scope="module")

@@ -11,20 +11,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from conftest import ROOT
-from execute_notebook import inject_parameters, tags
-from notebook_functions import import_functions
+from notebook import find_homework, import_functions, tags
 
 HALF = [0, 0, 0.5, 0.5, 0, 0, 0, 0, 0, 0]
 
 
 @pytest.fixture
-def start(notebook, tmp_path, monkeypatch):
+def start(tmp_path, monkeypatch):
     """Runs the cells of imports, settings and definitions in a new folder."""
     monkeypatch.chdir(tmp_path)
 
     def run(**settings):
-        changed = inject_parameters(notebook, settings) if settings else notebook
-        return import_functions(changed, tmp_path, "started")
+        return import_functions(find_homework(), settings, "started")
 
     return run
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from notebook_functions import ROOT
+from notebook import ROOT
 
 # Requirements by hand, and beside each what it was resolved to.
 LOCKED = (

@@ -9,11 +9,11 @@ every digit from a random image of its own and writes
 
 from __future__ import annotations
 
+import io
 import os
-from pathlib import Path
 
 import numpy as np
-from notebook_functions import import_homework
+from notebook import ROOT, find_homework, import_functions, replace_file
 from PIL import Image
 
 COLUMNS = 5
@@ -34,19 +34,10 @@ def tile(images: np.ndarray, columns: int, scale: int) -> Image.Image:
     return Image.fromarray(picture.astype(np.uint8))
 
 
-def save(path: Path, picture: Image.Image, **options: object) -> None:
-    """Write a picture under a temporary name, then rename it."""
-    temporary = path.with_name(f"partial_{path.name}")
-    try:
-        picture.save(temporary, **options)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def main() -> None:
     """Find the digits and write the animation."""
-    homework = import_homework()
+    os.chdir(ROOT)
+    homework = import_functions(find_homework())
     digits, *_ = homework.load_mnist()
     mean, covariance = homework.fit_gaussian(digits, 0.02)
     found = homework.find_images(
@@ -56,19 +47,13 @@ def main() -> None:
         homework.random_images(homework.SEED + np.arange(10)),
         homework.SEED,
     )
-    path = homework.RESULTS_FILE.with_name("noise_to_digits.gif")
-    path.parent.mkdir(exist_ok=True)
+    path = ROOT / "results" / "noise_to_digits.gif"
     frames = [tile(images, COLUMNS, SCALE) for images in found["path"]]
     durations = [100] * (len(frames) - 1) + [3000]  # milliseconds
-    save(
-        path,
-        frames[0],
-        save_all=True,
-        append_images=frames[1:],
-        duration=durations,
-        loop=0,
-        optimize=True,
-    )
+    options = dict(append_images=frames[1:], duration=durations, loop=0, optimize=True)
+    content = io.BytesIO()
+    frames[0].save(content, "gif", save_all=True, **options)
+    replace_file(path, content.getvalue())
     print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 
 

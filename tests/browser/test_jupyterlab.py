@@ -17,12 +17,11 @@ from pathlib import Path
 import nbformat
 import pytest
 from chromium import open_browser
-from conftest import ROOT, find_notebook, heading_paths
-from execute_notebook import has_code, read_notebook, tags
+from conftest import ROOT, heading_paths
 from make_submission import REHEARSAL
 from nbformat import NotebookNode
+from notebook import find_homework, has_code, read_notebook, tags
 from playwright.sync_api import Locator, Page, expect
-from readme import advised_settings
 
 MINUTE = 60_000  # milliseconds
 LONGEST_RUN = 15 * MINUTE  # of all cells on small settings; it takes two
@@ -39,9 +38,9 @@ SETTINGS = {
 def with_small_settings(notebook: NotebookNode) -> NotebookNode:
     """Lower in the parameters' cell what the README says to lower for a rehearsal."""
     cell = next(cell for cell in notebook.cells if "parameters" in tags(cell))
-    for name in advised_settings():
+    for name, value in REHEARSAL.items():
         line = re.compile(rf"^{name} = [\d_]+", re.M)
-        cell.source, count = line.subn(f"{name} = {REHEARSAL[name]}", cell.source)
+        cell.source, count = line.subn(f"{name} = {value}", cell.source)
         assert count == 1, name
     return notebook
 
@@ -60,7 +59,7 @@ def project(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     for name in ("data", "models"):
         shutil.copytree(ROOT / name, folder / name)
-    path = find_notebook()
+    path = find_homework()
     notebook = without_outputs(with_small_settings(read_notebook(path)))
     nbformat.write(notebook, folder / path.name)
     return folder
@@ -201,7 +200,7 @@ def lab(server: str, project: Path) -> Iterator[Page]:
     with open_browser() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.set_default_timeout(MINUTE)
-        page.goto(f"{server}/lab/tree/{find_notebook().name}?reset")
+        page.goto(f"{server}/lab/tree/{find_homework().name}?reset")
         expect(cell_under(page, "Setup")).to_be_visible(timeout=2 * MINUTE)
         select(cell_under(page, "Setup"))
         choose(page, "Run", "Run All Cells")

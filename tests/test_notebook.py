@@ -1,0 +1,286 @@
+"""The program that runs a notebook, on small notebooks made for the purpose."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import notebook as tool
+import pytest
+from conftest import make_notebook
+from nbformat.v4 import new_output
+
+PROGRAM = Path(tool.__file__)
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    """Write a notebook made of these sources and return its path."""
+
+    def write_notebook(*sources: str | tuple[str, str]) -> Path:
+        path = tmp_path / "small book.ipynb"
+        nbformat.write(make_notebook(*sources), path)
+        return path
+
+    return write_notebook
+
+
+def run(*arguments: str | Path) -> int:
+    """Run the program in this process and return its exit code."""
+    return tool.main([str(argument) for argument in arguments])
+
+
+def outputs_of(path: Path) -> list[list]:
+    """Return the outputs of every code cell of a notebook file."""
+    cells = tool.read_notebook(path).cells
+    return [cell.outputs for cell in cells if cell.cell_type == "code"]
+
+
+def clean_notebook(*outputs: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Return a notebook of one cell as the program leaves it, with these outputs."""
+    notebook = make_notebook("show()")
+    notebook.cells[0].execution_count = 1
+    notebook.cells[0].outputs = list(outputs)
+    notebook.metadata["executed"] = {"code_sha256": tool.code_digest(notebook)}
+    return tool.clean(notebook)
+
+
+# ----------------------------------------------------------------------- a good run
+
+
+def test_a_run_stores_outputs_that_pass_the_check(write, capfd, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    path = write(
+        "# Sums",
+        "import os, sys\nprint('a', flush=True)\nprint('careful', file=sys.stderr)",
+        f"print(os.path.samefile(sys.executable, {sys.executable!r}))",
+        "print('inline' in os.environ['MPLBACKEND'])",
+        "print(open('beside.txt').read())\n{'a', 'b', 'c'}",
+        "",
+    )
+    (path.parent / "beside.txt").write_text("here")
+    assert run(path) == 0
+    first = path.read_bytes()
+    texts = ["".join(o.get("text", "") for o in outs) for outs in outputs_of(path)]
+    assert texts == ["a\n", "True\n", "True\n", "here\n", ""]
+    shown = capfd.readouterr()
+    assert "[4/4] print(open('beside.txt').read()) ... " in shown.out
+    assert "wrote" in shown.out
+    assert run(path, "--check") == 0
+    assert run(path) == 0  # the order of a set included
+    assert path.read_bytes() == first
+
+
+def test_text_and_figures_keep_their_order(write):
+    path = write(
+        "import sys\nfrom IPython.display import display\n"
+        "print('a')\nprint('w', file=sys.stderr, flush=True)\nprint('b', flush=True)\n"
+        "display({'c': 1})\nprint('d')"
+    )
+    assert run(path) == 0
+    assert [o.get("text") for o in outputs_of(path)[0]] == ["a\nb\n", None, "d\n"]
+
+
+def test_nothing_of_other_programs_is_kept(write):
+    path = write("1")
+    notebook = tool.read_notebook(path)
+    notebook.metadata["colab"] = {"provenance": [], "authorship_tag": "x"}
+    notebook.metadata["papermill"] = {"input_path": "/home/ann/x.ipynb"}
+    notebook.cells[0].metadata["executionInfo"] = {"user": {"displayName": "Ann"}}
+    notebook.cells[0].metadata["tags"] = ["parameters"]
+    nbformat.write(notebook, path)
+    assert run(path) == 0
+    text = path.read_text()
+    assert not [x for x in ("colab", "papermill", "Ann", "ann") if x in text]
+    notebook = tool.read_notebook(path)
+    assert notebook.cells[0].metadata == {"tags": ["parameters"]}
+    notebook.cells[0].metadata["executionInfo"] = {"user": {"displayName": "Ann"}}
+    nbformat.write(notebook, path)
+    assert run(path, "--check") == 1
+
+
+def test_the_result_can_go_elsewhere_with_other_parameters(write, tmp_path):
+    path = write(("EPOCHS = 30  # passes\nNAME = 'a'", "parameters"), "EPOCHS, NAME")
+    before = path.read_bytes()
+    result = tmp_path / ("x" * 244 + ".ipynb")  # as long as a file's name may be
+    assert run(path, "--output", result, "EPOCHS=-2", "NAME='x=y'") == 0
+    assert path.read_bytes() == before
+    assert outputs_of(result)[2][0].data["text/plain"] == "(-2, 'x=y')"
+
+
+def test_a_folder_with_letters_of_elsewhere(tmp_path):
+    folder = tmp_path / "Домашняя работа"
+    folder.mkdir()
+    path = folder / "ё.ipynb"
+    nbformat.write(make_notebook("# ё", "print('ё')"), path)
+    environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "USER")}
+    environment |= {"PYTHONIOENCODING": "cp1252"}
+    command = [sys.executable, PROGRAM, path]
+    subprocess.run(command, check=True, env=environment)
+    assert outputs_of(path)[0][0].text == "ё\n"
+
+
+# ------------------------------------------------------------- what leaves it alone
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("raise ValueError('expected this')", "ValueError: expected this"),
+        ("import os\nos._exit(1)", "Python ended by itself"),
+        ("print(object())", "an address: <object object at 0x"),
+        ("print('/home/ann/x')", "a path"),
+        ("open('small book.ipynb', 'a').write(' ')", "it was edited while it ran"),
+    ],
+)
+def test_what_goes_wrong_in_a_run_leaves_the_file(write, capfd, source, message):
+    path = write("1", source)
+    before = path.read_bytes()
+    assert run(path) == 1
+    assert path.read_bytes().rstrip(b" ") == before.rstrip(b" ")
+    assert message in capfd.readouterr().err
+
+
+def test_a_run_is_not_lost_when_its_notebook_has_another_name(write, capfd):
+    path = write("import os\nos.rename('small book.ipynb', 'new.ipynb')\n7")
+    assert run(path) == 1
+    shown = capfd.readouterr().err
+    kept = Path(shown.split("The run is in ")[1].strip())
+    assert outputs_of(kept)[0][0].data["text/plain"] == "7"
+    kept.unlink()
+
+
+def test_an_interrupt_leaves_the_file_and_no_kernel(write):
+    path = write(
+        "import os, time\n"
+        "with open('pid', 'w') as file:\n    file.write(str(os.getpid()))\n"
+        "time.sleep(600)"
+    )
+    os.mkfifo(path.with_name("pid"))  # reading from it waits for the cell to write
+    before = path.read_bytes()
+    process = subprocess.Popen(
+        [sys.executable, PROGRAM, path],
+        stderr=subprocess.PIPE,
+        # a shell that starts the tests in the background makes them ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    pid = int(path.with_name("pid").read_text())
+    process.send_signal(signal.SIGINT)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"interrupted" in shown
+    assert b"Traceback" not in shown
+    assert path.read_bytes() == before
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_place_that_cannot_take_the_result_is_found_before_the_run(
+    write, tmp_path, capfd
+):
+    path = write("open('ran', 'w').close()")
+    for output, message in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "no" / "x.ipynb", "cannot write to"),
+        (tmp_path / ("x" * 260), "cannot write to"),
+    ):
+        assert run(path, "--output", output) == 1
+        assert message in capfd.readouterr().err
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_full_disk_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "small.ipynb"
+    path.write_text("old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(tool.os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        tool.replace_file(path, b"new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_writing_keeps_mode_and_links(tmp_path):
+    path, link = tmp_path / "small.ipynb", tmp_path / "link.ipynb"
+    path.write_text("old")
+    path.chmod(0o640)
+    link.symlink_to(path)
+    tool.replace_file(link, b"new")
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"null", b"[1]", b"", b"\xef\xbb\xbf{}", b"<<<<<<< HEAD\n{}", b'{"cells": 3}'],
+)
+def test_a_file_that_is_no_notebook_is_named_in_one_line(tmp_path, capfd, content):
+    path = tmp_path / "none.ipynb"
+    for action in ((), ("--check",)):
+        path.write_bytes(content)
+        assert run(path, *action) == 1
+        (line,) = capfd.readouterr().err.splitlines()
+        assert line.startswith(f"error: expected a notebook in {path}")
+
+
+def test_a_missing_notebook_is_named(tmp_path, capfd):
+    assert run(tmp_path / "none.ipynb") == 1
+    assert "No such file" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("EPOCH=2", "no parameter ['EPOCH']; there are ['EPOCHS']"),
+        ("EPOCHS", "expected NAME=VALUE"),
+        ("EPOCHS=fast", "expected NAME=VALUE"),
+        ("EPOCHS=2", "need --output with another file"),
+    ],
+)
+def test_parameters_that_cannot_be_set_are_refused(write, capfd, argument, message):
+    path = write(("EPOCHS = 30", "parameters"), "open('ran', 'w').close()")
+    assert run(path, argument) == 1
+    assert message in capfd.readouterr().err
+    assert not (path.parent / "ran").exists()
+
+
+# ----------------------------------------------------------------------- the check
+
+
+def test_the_check_notices_edited_code_and_not_edited_prose(write, capfd):
+    path = write("# Sum", "1 + 2  # three")
+    assert run(path, "--check") == 1  # it never ran
+    assert run(path) == 0
+    notebook = tool.read_notebook(path)
+    notebook.cells[0].source = "# Another title"
+    notebook.cells[1].source = "# a comment\n1 + 2  # three"
+    nbformat.write(notebook, path)
+    assert run(path, "--check") == 0
+    notebook.cells[1].source = "1 + 3"
+    nbformat.write(notebook, path)
+    assert run(path, "--check") == 1
+    assert "edited after its outputs" in capfd.readouterr().err
+
+
+def test_outputs_of_parts_of_a_run_are_found(tmp_path):
+    good = clean_notebook(new_output("stream", text="ratio 80:20, models/a.keras\n"))
+    assert tool.find_faults(good, tmp_path) == []
+    for output in (
+        new_output("error", ename="ValueError", evalue="", traceback=[]),
+        new_output("stream", text=f"wrote {tmp_path}"),
+        new_output("display_data", data={"text/html": "<b>/Users/ann</b>"}),
+    ):
+        assert tool.find_faults(clean_notebook(output), tmp_path)
+    picture = new_output("display_data", data={"image/png": "AA /tmp/x AA"})
+    assert tool.find_faults(clean_notebook(picture), tmp_path) == []
+    good.cells[0].execution_count = 2
+    assert "expected the execution count 1" in tool.find_faults(good, tmp_path)[0]
