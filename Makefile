@@ -34,7 +34,7 @@ test: $(VENV)/installed-dev ## check style, then run all tests
 	$(VENV_PYTHON) -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/installed-dev ## run the tests that take long: whole notebooks, kills
-	$(VENV_PYTHON) -m pytest -m slow
+	$(VENV_PYTHON) -m pytest -m slow -n 2 --dist loadfile
 
 test-browser: chromium $(VENV)/installed-dev ## run the notebook in JupyterLab, look at the report
 	$(VENV_PYTHON) -m pytest tests/browser
