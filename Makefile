@@ -12,7 +12,7 @@ UV_COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.
 PIP_BENCHMARK := $(VENV_BENCHMARK)/bin/python -m pip install --disable-pip-version-check
 
 .PHONY: help run companion test test-slow test-browser check format submission report outputs
-.PHONY: lock chromium benchmark benchmark-full clean
+.PHONY: lock chromium benchmark benchmark-training clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /make \1	/'
@@ -67,14 +67,11 @@ lock: $(VENV)/installed-dev ## resolve the requirements anew, with digests
 	$(UV_COMPILE) -c requirements-dev.lock requirements.txt \
 		--output-file requirements.lock
 
-TRAINING := --budget 100
-benchmark: $(VENV_BENCHMARK)/installed ## compare with what others use, trainings cut short
+benchmark: $(VENV_BENCHMARK)/installed ## compare the descent with what others use
 	$(VENV_BENCHMARK)/bin/python benchmarks/optimization.py
-	$(VENV_BENCHMARK)/bin/python benchmarks/growth.py
-	$(VENV_BENCHMARK)/bin/python benchmarks/training.py $(TRAINING)
 
-benchmark-full: TRAINING := --budget 1500 --ingredient-images 55000 --ingredient-epochs 13
-benchmark-full: benchmark ## the same with trainings at full length
+benchmark-training: $(VENV_BENCHMARK)/installed ## compare the training, at full length
+	$(VENV_BENCHMARK)/bin/python benchmarks/training.py
 
 clean: ## remove the environments and all caches
 	rm -rf $(VENV) $(VENV_BENCHMARK) .hypothesis .pytest_cache .ruff_cache

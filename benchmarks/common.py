@@ -1,8 +1,8 @@
-"""What the benchmarks share: the machine, alternating timings, tables, the README."""
+"""What the benchmarks share: the notebook, its judges, timing in turn, the page."""
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import json
 import os
 import platform
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -20,88 +20,128 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import numpy as np
 
 FOLDER = Path(__file__).resolve().parent
-sys.path.insert(0, str(FOLDER.parent / "tools"))
-
-PACKAGES = ("tensorflow", "keras", "numpy")
-
-
-def describe_machine() -> str:
-    """Return processor, cores, memory and versions as one sentence."""
-    processor = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    vectors = ""
-    if information.exists():
-        lines = information.read_text(encoding="utf-8").splitlines()
-        facts = dict(
-            map(str.strip, line.split(":", 1)) for line in lines if ":" in line
-        )
-        processor = facts.get("model name", processor)
-        flags = facts.get("flags", "").split()
-        vectors = next((f" with {x}" for x in ("avx512f", "avx2") if x in flags), "")
-    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    return (
-        f"{processor}{vectors}, {os.cpu_count()} cores, no GPU used; "
-        f"Python {platform.python_version()}, {versions}."
-    )
+ROOT = FOLDER.parent
+sys.path.insert(0, str(ROOT / "tools"))
 
 
-def peak_memory() -> float:
-    """Return the most memory this process has held so far, in MB."""
-    status = Path("/proc/self/status")
-    if status.exists():  # what getrusage says on Linux begins with the parent's peak
-        lines = status.read_text(encoding="utf-8").splitlines()
-        held = next(line for line in lines if line.startswith("VmHWM"))
-        return int(held.split()[1]) / 1024
-    import resource
+def load_homework() -> ModuleType:
+    """Return the functions and settings of the notebook, working in its folder."""
+    from notebook import find_homework, import_functions
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    os.chdir(ROOT)
+    homework = import_functions(find_homework())
+    homework.matplotlib.use("Agg")
+    return homework
+
+
+# ------------------------------------------------------------------- images, measured
+
+
+class Judges(NamedTuple):
+    """What measures images: see `measure`.
+
+    Attributes:
+        homework: the notebook's functions.
+        digits: the training images (n, 28, 28, 1), for the vote of neighbours.
+        labels: what they show, (n,).
+        dense: the notebook's judge with one hidden layer.
+    """
+
+    homework: ModuleType
+    digits: np.ndarray
+    labels: np.ndarray
+    dense: Any
+
+
+def make_judges(homework: ModuleType) -> Judges:
+    """Return the two judges of the notebook's appendix."""
+    digits, labels, _, _ = homework.load_mnist()
+    dense = homework.train_judge(digits, np.eye(10, dtype="float32")[labels])
+    return Judges(homework, digits, labels, dense)
+
+
+def measure(
+    judges: Judges, network: Any, images: np.ndarray, wanted: np.ndarray
+) -> dict[str, list[float]]:
+    """Return for each of the images (n, 28, 28, 1), rounded to 8 bits, six figures.
+
+    `fit` in nats; `transfer`, the share of the two judges that read the wanted digit;
+    `shape` and `one piece`, 0 or 1; `gray`, the share of gray pixels among the inked
+    ones; `spread`, the mean distance to the other images of its digit as a share of
+    that between real ones.
+    """
+    homework, digits, labels, dense = judges
+    images = np.round(images * 255).astype("float32") / 255
+    targets = np.eye(10, dtype="float32")[wanted]
+    logits = network.predict(images, batch_size=100, verbose=0)
+    read = dense.predict(images, verbose=0).argmax(axis=1) == wanted
+    voted = homework.vote_of_neighbours(images, digits, labels) == wanted
+    real, real_labels = digits[:5_000], labels[:5_000]
+    measures = homework.measure_images(images, wanted, real, real_labels)
+    inked = images > 0.1
+    gray = (inked & (images < 0.9)).sum(axis=(1, 2, 3)) / inked.sum(axis=(1, 2, 3))
+    spread = np.empty(len(images))
+    for digit in np.unique(wanted):
+        own = images[wanted == digit]
+        gaps = np.linalg.norm(own[:, None] - own, axis=(2, 3)).sum(axis=(1, 2))
+        between_real = homework.mean_distance(real[real_labels == digit][:100])
+        spread[wanted == digit] = gaps / max(len(own) - 1, 1) / between_real
+    figures = {
+        "fit": homework.divergence(targets, logits).numpy(),
+        "transfer": np.mean([read, voted], axis=0),
+        "shape": measures["shape"],
+        "one piece": measures["one piece"],
+        "gray": np.nan_to_num(gray),
+        "spread": spread,
+    }
+    return {name: np.round(x.astype(float), 6).tolist() for name, x in figures.items()}
+
+
+# ------------------------------------------------------------------ time and chance
 
 
 def alternate(
-    tasks: Mapping[str, Callable[[], Any]], repetitions: int
+    calls: Mapping[str, Callable[[], Any]], rounds: int
 ) -> dict[str, list[float]]:
-    """Time each task in turn, round after round, after one round that does not count.
-
-    Returns:
-        For each task the seconds of every repetition.
-    """
-    for task in tasks.values():
-        task()
-    seconds = {name: [] for name in tasks}
-    for _ in range(repetitions):
-        for name, task in tasks.items():
+    """Return the seconds of calls made in turn, after a round that does not count."""
+    seconds = {name: [] for name in calls}
+    for number in range(rounds + 1):
+        for name, call in calls.items():
             start = time.perf_counter()
-            task()
-            seconds[name].append(time.perf_counter() - start)
+            call()
+            if number:
+                seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
-def spread(values: Sequence[float], form: str = ",.0f") -> str:
+def bootstrap(differences: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean of paired differences (n,) and its 95 % percentile interval."""
+    random = np.random.default_rng(0)
+    chosen = random.integers(0, len(differences), (10_000, len(differences)))
+    low, high = np.quantile(differences[chosen].mean(axis=1), [0.025, 0.975])
+    return float(np.mean(differences)), float(low), float(high)
+
+
+def median_and_range(values: Sequence[float], form: str = ",.0f") -> str:
     """Return the median and, in brackets, the smallest and largest value as text."""
     low, middle, high = np.min(values), np.median(values), np.max(values)
     return f"{middle:{form}} ({low:{form}} to {high:{form}})"
 
 
-def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """Return the exponent k of the power law `value ~ size**k`, by least squares."""
-    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
-
-
-def bootstrap(
-    differences: np.ndarray, draws: int = 10_000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Return the mean of paired differences and its 95 % percentile interval.
-
-    Args:
-        differences: (n,), one for each pair; the pairs are resampled.
-        draws: number of resamples.
-        seed: seed of the draws.
-    """
-    chosen = np.random.default_rng(seed).integers(
-        0, len(differences), (draws, len(differences))
+def describe_machine() -> str:
+    """Return processor, cores and versions as one sentence."""
+    processor = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):  # Linux
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        processor = next(x for x in lines if "model name" in x).split(": ")[1]
+    versions = [f"{name} {version(name)}" for name in ("tensorflow", "keras", "numpy")]
+    return (
+        f"Machine: {processor}, {os.cpu_count()} cores, no GPU used; Python "
+        f"{platform.python_version()}, {', '.join(versions)}."
     )
-    low, high = np.quantile(differences[chosen].mean(axis=1), [0.025, 0.975])
-    return float(np.mean(differences)), float(low), float(high)
+
+
+# --------------------------------------------------------------- records and the page
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -110,48 +150,47 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Write a text file in one rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def judge_target(target: str, measured: str, met: bool) -> list[str]:
+    """Return a row of a table of targets."""
+    return [target, measured, "met" if met else "**missed**"]
 
 
 def write_section(path: Path, name: str, text: str) -> None:
     """Replace what stands in a Markdown file between the two markers of a section.
 
     Raises:
-        ValueError: The file has not exactly one pair of these markers.
+        ValueError: if the file has not exactly one pair of these markers.
     """
     begin, end = f"<!-- {name}: written by the program -->", f"<!-- end of {name} -->"
     old = path.read_text(encoding="utf-8")
-    if (
-        old.count(begin) != 1
-        or old.count(end) != 1
-        or old.index(begin) > old.index(end)
-    ):
+    head, found, rest = old.partition(begin)
+    _, found_end, tail = rest.partition(end)
+    if not found or not found_end or begin in rest or end in tail:
         raise ValueError(
             f"expected one pair of markers '{begin}' and '{end}' in {path.name}: "
             "put them back where the section belongs"
         )
-    head, rest = old.split(begin)
-    replace_file(path, f"{head}{begin}\n\n{text.strip()}\n\n{end}{rest.split(end)[1]}")
+    replace_file(path, f"{head}{begin}\n\n{text.strip()}\n\n{end}{tail}".encode())
 
 
-def read_record(folder: Path, name: str) -> dict:
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file in one rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def read_record(folder: Path, name: str) -> dict[str, Any]:
     """Return what `write_record` wrote, or an empty dictionary."""
     path = folder / "results" / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def write_record(folder: Path, name: str, record: dict) -> None:
+def write_record(folder: Path, name: str, record: dict[str, Any]) -> None:
     """Write measured figures to `results/name.json`."""
-    text = json.dumps(record, indent=1, default=np.ndarray.tolist)
-    replace_file(folder / "results" / f"{name}.json", text + "\n")
+    text = json.dumps(record, indent=1) + "\n"
+    replace_file(folder / "results" / f"{name}.json", text.encode())
 
 
 def save_plot(figure: Any, path: Path) -> None:
@@ -159,37 +198,6 @@ def save_plot(figure: Any, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     temporary = path.with_name(path.name + ".tmp")
-    try:
-        figure.savefig(temporary, format="png", dpi=100)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-        plt.close(figure)
-
-
-def make_trainer(homework: ModuleType, network: Any) -> Any:
-    """Return the notebook's trainer of a network, compiled to be timed."""
-    keras = homework.keras
-    ways = dict(distortion=homework.DISTORTION, attack_length=homework.ATTACK_LENGTH)
-    trainer = homework.RobustTrainer(network, 10_000, 0, **ways)
-    optimizer = keras.optimizers.AdamW(
-        weight_decay=homework.WEIGHT_DECAY, global_clipnorm=1.0, use_ema=True
-    )
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    trainer.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
-    return trainer
-
-
-def make_noise(homework: ModuleType, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return random images (count, 28, 28, 1) and labels (count,) to time with."""
-    random = np.random.default_rng(0)
-    images = random.random((count, *homework.IMAGE_SHAPE), np.float32)
-    return images, random.integers(0, homework.CLASSES, count)
-
-
-def make_parser(text: str) -> argparse.ArgumentParser:
-    """Return a parser with the options of all benchmarks."""
-    parser = argparse.ArgumentParser(description=text.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where to write")
-    parser.add_argument("--repetitions", type=int, default=5)
-    return parser
+    figure.savefig(temporary, format="png", dpi=100)
+    os.replace(temporary, path)
+    plt.close(figure)

@@ -1,4 +1,4 @@
-"""Ways to find an image for a digit: this project's, its peers', and two yardsticks.
+"""Ways to find an image for a digit: this project's, its peers', and a yardstick.
 
 Each is a function of a `Task`, the wanted digits (n,), starts (n, 28, 28, 1), the
 number of steps, a seed and settings of its own. It returns images (n, 28, 28, 1) in
@@ -7,6 +7,7 @@ number of steps, a seed and settings of its own. It returns images (n, 28, 28, 1
 
 from __future__ import annotations
 
+import itertools
 import logging
 import warnings
 from collections.abc import Callable
@@ -21,101 +22,83 @@ class Task(NamedTuple):
 
     Attributes:
         homework: the notebook's functions.
-        model: maps images to logits.
-        typical: statistics of the training digits, from `measure_digits`.
-        digits: (k, 28, 28, 1) training images, for methods that ask for a dataset.
+        network: maps images to logits.
+        prior: the notebook's Gaussian of all digits.
+        digits: training images (k, 28, 28, 1), for methods that ask for a dataset.
+        loops: compiled loops, so that each is compiled once a network.
     """
 
     homework: ModuleType
-    model: Any
-    typical: np.ndarray
+    network: Any
+    prior: tuple
     digits: np.ndarray
+    loops: dict[str, Callable]
 
 
-def optimize_images(
-    task: Task,
-    labels: np.ndarray,
-    starts: np.ndarray,
-    steps: int,
-    seed: int,
-    *,
-    noise: float = 1.0,
-    rate: float = 1.0,
-    prior: float = 1.0,
+def make_task(homework: ModuleType, network: Any) -> Task:
+    """Return the task of one network."""
+    digits = homework.load_mnist()[0]
+    mean, covariance = homework.fit_gaussian(digits, 0.02)
+    return Task(homework, network, (mean, np.linalg.inv(covariance)), digits, {})
+
+
+def make_starts(
+    homework: ModuleType, count: int, first_seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return wanted digits (count,), 0 to 9 in turn, and a random start for each."""
+    starts = homework.random_images(first_seed + np.arange(count))
+    return np.arange(count) % 10, starts
+
+
+def find_images(
+    task: Task, wanted: np.ndarray, starts: np.ndarray, steps: int, seed: int
 ) -> np.ndarray:
-    """The notebook's function; its own settings, each times a factor."""
-    homework = task.homework
-    return homework.optimize_images(
-        task.model,
-        homework.one_hot(labels),
-        starts,
-        typical=task.typical,
-        weights=np.multiply(homework.PRIOR_WEIGHTS, prior),
-        steps=steps,
-        rate=rate * homework.PIXEL_RATE,
-        noise=noise * homework.VIEW_NOISE,
-        shift=homework.SHIFT,
-        settling_share=homework.SETTLING_SHARE,
-        seed=seed,
-    ).images
+    """The notebook's function with its own settings."""
+    targets = np.eye(10)[wanted]
+    homework, network, prior, *_ = task
+    found = homework.find_images(network, prior, targets, starts, seed, steps=steps)
+    return found["images"]
 
 
 def bare_gradients(
-    task: Task, labels: np.ndarray, starts: np.ndarray, steps: int, seed: int
+    task: Task, wanted: np.ndarray, starts: np.ndarray, steps: int, seed: int
 ) -> np.ndarray:
     """One compiled loop that only computes gradients by the images and follows them."""
-    del seed
-    if task.model not in _bare_loops:
-        _bare_loops[task.model] = _make_bare_loop(task)
-    goals = task.homework.one_hot(labels)
-    return _bare_loops[task.model](goals, starts, steps).numpy()
+    tf, error, network = task.homework.tf, task.homework.divergence, task.network
+    if "bare" not in task.loops:
 
+        @tf.function
+        def loop(targets: tf.Tensor, images: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+            for _ in tf.range(steps):
+                with tf.GradientTape() as tape:
+                    tape.watch(images)
+                    loss = error(targets, network(images, training=False))
+                images = images - 0.01 * tape.gradient(loss, images)
+            return images
 
-_bare_loops: dict[Any, Callable] = {}
-
-
-def _make_bare_loop(task: Task) -> Callable:
-    """Compile the loop of `bare_gradients` for one model."""
-    import tensorflow as tf
-
-    divergence, model = task.homework.divergence, task.model
-
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec((None, task.homework.CLASSES)),
-            tf.TensorSpec((None, *task.homework.IMAGE_SHAPE)),
-            tf.TensorSpec((), tf.int32),
-        ]
-    )
-    def loop(goals: tf.Tensor, images: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-        for _ in tf.range(steps):
-            with tf.GradientTape() as tape:
-                tape.watch(images)
-                loss = divergence(goals, model(images, training=False))
-            images = images - 0.01 * tape.gradient(loss, images)
-        return images
-
-    return loop
+        task.loops["bare"] = loop
+    targets = tf.constant(np.eye(10)[wanted], tf.float32)
+    return task.loops["bare"](targets, tf.constant(starts), tf.constant(steps)).numpy()
 
 
 def tf_keras_vis(
     task: Task,
-    labels: np.ndarray,
+    wanted: np.ndarray,
     starts: np.ndarray,
     steps: int,
     seed: int,
     *,
-    tuned: bool = False,
+    adam: bool = False,
     rate: float = 0.05,
     variation: float = 1.0,
     norm: float = 0.3,
     jitter: int = 0,
     soft: bool = False,
 ) -> np.ndarray:
-    """ActivationMaximization of tf-keras-vis (Kubota).
+    """ActivationMaximization of tf-keras-vis (Kubota), all images in one call.
 
     Settings:
-        tuned: False for its defaults (RMSprop at rate 1, jitter, rotation, two
+        adam: False for its defaults (RMSprop at rate 1, jitter, rotation, two
             regularizers), but with the pixels' range given as [0, 1]. True for Adam,
             clipping in every step, and the settings that follow.
         rate: of Adam.
@@ -124,30 +107,31 @@ def tf_keras_vis(
         jitter: largest roll of the images, in pixels.
         soft: score the logarithm of the probability, with a function of our own.
     """
-    import tensorflow as tf
     from tf_keras_vis.activation_maximization import ActivationMaximization
     from tf_keras_vis.activation_maximization.input_modifiers import Jitter
     from tf_keras_vis.activation_maximization.regularizers import Norm, TotalVariation2D
     from tf_keras_vis.utils.scores import CategoricalScore
 
+    homework = task.homework
+    tf = homework.tf
     np.random.seed(seed)  # noqa: NPY002 - what the package draws from
     options: dict[str, Any] = {}
-    score = CategoricalScore([int(label) for label in labels])
-    if tuned:
+    score: Any = CategoricalScore([int(digit) for digit in wanted])
+    if adam:
         views = [Jitter(jitter)] if jitter else []
         options["input_modifiers"] = [*views, lambda x: tf.clip_by_value(x, 0.0, 1.0)]
         options["regularizers"] = [TotalVariation2D(variation), Norm(norm, p=1)]
-        options["optimizer"] = task.homework.keras.optimizers.Adam(rate)
+        options["optimizer"] = homework.keras.optimizers.Adam(rate)
     if soft:
-        goals = task.homework.one_hot(labels)
+        targets = tf.constant(np.eye(10)[wanted], tf.float32)
 
         def score(logits: tf.Tensor) -> tf.Tensor:
-            return -task.homework.divergence(goals, logits)
+            return -homework.divergence(targets, logits)
 
     with warnings.catch_warnings():
         # it hands the model a list of one tensor, at which Keras 3 wonders aloud
         warnings.simplefilter("ignore")
-        visualize = ActivationMaximization(task.model)
+        visualize = ActivationMaximization(task.network)
         found = visualize(
             score, seed_input=starts, input_range=(0.0, 1.0), steps=steps, **options
         )
@@ -155,26 +139,18 @@ def tf_keras_vis(
 
 
 def tf_keras_vis_single(
-    task: Task,
-    labels: np.ndarray,
-    starts: np.ndarray,
-    steps: int,
-    seed: int,
-    **settings: Any,
+    task: Task, wanted: np.ndarray, starts: np.ndarray, *options: Any, **settings: Any
 ) -> np.ndarray:
     """The same, one image a call: what it does unless it is handed a batch."""
-    one = [
-        tf_keras_vis(
-            task, labels[i : i + 1], starts[i : i + 1], steps, seed, **settings
-        )
-        for i in range(len(labels))
-    ]
-    return np.concatenate(one)
+    pairs = zip(wanted[:, None], starts[:, None], strict=True)
+    return np.concatenate(
+        [tf_keras_vis(task, *pair, *options, **settings) for pair in pairs]
+    )
 
 
 def xplique(
     task: Task,
-    labels: np.ndarray,
+    wanted: np.ndarray,
     starts: np.ndarray,
     steps: int,
     seed: int,
@@ -187,7 +163,7 @@ def xplique(
 ) -> np.ndarray:
     """Feature visualization of Xplique (Fel et al., 2022), ten images a call.
 
-    It draws its own starts, and is told to make images of the model's size.
+    It draws its own starts, and is told to make images of the network's size.
 
     Settings:
         fourier: whether the pixels or the image's Fourier transform is optimized.
@@ -196,40 +172,37 @@ def xplique(
         variation: factor of its total variation regularizer.
         ink: factor of its L1 regularizer.
     """
-    import tensorflow as tf
     from xplique.features_visualizations import Objective, optimize
     from xplique.features_visualizations.regularizers import l1_reg, total_variation_reg
     from xplique.features_visualizations.transformations import random_jitter
 
+    tf = task.homework.tf
     tf.random.set_seed(seed)
+
+    def jitter(images: tf.Tensor) -> tf.Tensor:
+        return random_jitter(2)(tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]]))
+
+    regularizers = [total_variation_reg(variation)] if variation else []
+    regularizers += [l1_reg(ink)] if ink else []
     images = []
     for start in range(0, len(starts), 10):
-        part = [int(label) for label in labels[start : start + 10]]
-        objective = Objective.neuron(task.model, -1, part)
-        regularizers = [total_variation_reg(variation)] if variation else []
-        regularizers += [l1_reg(ink)] if ink else []
-        if views == "jitter":
-            transformations: Any = lambda x: random_jitter(2)(  # noqa: E731
-                tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
-            )
-        else:
-            transformations = views
+        part = [int(digit) for digit in wanted[start : start + 10]]
         found, _ = optimize(
-            objective,
+            Objective.neuron(task.network, -1, part),
             optimizer=task.homework.keras.optimizers.Adam(rate),
             nb_steps=steps,
             use_fft=fourier,
             regularizers=regularizers or None,
-            transformations=transformations,
+            transformations=jitter if views == "jitter" else views,
             custom_shape=None,
         )
         images.append(found[-1].numpy())
-    return np.concatenate(images)
+    return np.clip(np.concatenate(images), 0, 1)
 
 
 def maco(
     task: Task,
-    labels: np.ndarray,
+    wanted: np.ndarray,
     starts: np.ndarray,
     steps: int,
     seed: int,
@@ -238,31 +211,30 @@ def maco(
     noise: float = 0.08,
     crops: int = 32,
 ) -> np.ndarray:
-    """MaCo of Xplique (Fel et al., 2023), one image a call, of the model's size.
+    """MaCo of Xplique (Fel et al., 2023), one image a call, of the network's size.
 
     Settings:
         rate: of Nadam.
         noise: standard deviation over the crops.
         crops: parts of the image seen in each step; 0 for the whole image.
     """
-    import tensorflow as tf
     from xplique.features_visualizations import Objective
     from xplique.features_visualizations import maco as optimize
 
-    del starts
+    tf = task.homework.tf
     tf.random.set_seed(seed)
-    dataset = tf.data.Dataset.from_tensor_slices(task.digits[:5000]).batch(500)
+    dataset = tf.data.Dataset.from_tensor_slices(task.digits[:5_000]).batch(500)
     images = []
-    for label in labels:
+    for digit in wanted:
         found, _ = optimize(
-            Objective.neuron(task.model, -1, int(label)),
+            Objective.neuron(task.network, -1, int(digit)),
             optimizer=task.homework.keras.optimizers.Nadam(rate),
             maco_dataset=dataset,
             nb_steps=steps,
             noise_intensity=noise,
             nb_crops=crops,
             values_range=(0, 1),
-            custom_shape=task.homework.IMAGE_SHAPE[:2],
+            custom_shape=(28, 28),
         )
         images.append(found)
     return np.clip(images, 0, 1)
@@ -270,7 +242,7 @@ def maco(
 
 def miface(
     task: Task,
-    labels: np.ndarray,
+    wanted: np.ndarray,
     starts: np.ndarray,
     steps: int,
     seed: int,
@@ -287,32 +259,26 @@ def miface(
         from art.estimators.classification import TensorFlowV2Classifier
     logging.getLogger("art").setLevel(logging.ERROR)
     keras = task.homework.keras
-    softmax = keras.layers.Softmax()(task.model.output)
+    softmax = keras.layers.Softmax()(task.network.output)
     classifier = TensorFlowV2Classifier(
-        keras.Model(task.model.inputs, softmax),
-        nb_classes=task.homework.CLASSES,
-        input_shape=task.homework.IMAGE_SHAPE,
+        keras.Model(task.network.inputs, softmax),
+        nb_classes=10,
+        input_shape=(28, 28, 1),
         loss_object=keras.losses.CategoricalCrossentropy(),
         clip_values=(0, 1),
     )
-    del seed
     images = np.empty_like(starts)
-    for label in np.unique(labels):
-        own = labels == label
-        inversion = MIFace(
-            classifier,
-            max_iter=steps,
-            learning_rate=rate,
-            batch_size=int(own.sum()),
-            verbose=False,
-        )
-        images[own] = inversion.infer(starts[own], labels[own])
+    for digit in np.unique(wanted):
+        own = wanted == digit
+        options = dict(max_iter=steps, learning_rate=rate, verbose=False)
+        inversion = MIFace(classifier, batch_size=int(own.sum()), **options)
+        images[own] = inversion.infer(starts[own], wanted[own])
     return images
 
 
 def keras_io(
     task: Task,
-    labels: np.ndarray,
+    wanted: np.ndarray,
     starts: np.ndarray,
     steps: int,
     seed: int,
@@ -330,28 +296,26 @@ def keras_io(
         rate: step length, L2 over the image.
         clip: keep the image in [0, 1] instead of setting its mean and deviation.
     """
-    import tensorflow as tf
-
-    del seed
-    if task.model not in _keras_io_steps:
+    tf, network = task.homework.tf, task.network
+    if "keras.io" not in task.loops:
 
         @tf.function
-        def step(
-            image: tf.Tensor, label: tf.Tensor, rate: tf.Tensor, clip: tf.Tensor
+        def take_step(
+            image: tf.Tensor, digit: tf.Tensor, rate: tf.Tensor, clip: tf.Tensor
         ) -> tf.Tensor:
             with tf.GradientTape() as tape:
                 tape.watch(image)
-                loss = tf.reduce_mean(task.model(image)[:, label])
+                loss = tf.reduce_mean(network(image)[:, digit])
             image += rate * tf.math.l2_normalize(tape.gradient(loss, image))
             return tf.where(clip, tf.clip_by_value(image, 0.0, 1.0), image)
 
-        _keras_io_steps[task.model] = step
+        task.loops["keras.io"] = take_step
     images = []
-    for start, label in zip(starts, labels, strict=True):
-        image = tf.constant(0.5 + (start[np.newaxis] - 0.5) / 4)
-        options = tf.constant(int(label)), tf.constant(rate), tf.constant(clip)
+    for start, digit in zip(starts, wanted, strict=True):
+        image = tf.constant(0.5 + (start[None] - 0.5) / 4)
+        options = tf.constant(int(digit)), tf.constant(rate), tf.constant(clip)
         for _ in range(steps):
-            image = _keras_io_steps[task.model](image, *options)
+            image = task.loops["keras.io"](image, *options)
         found = image.numpy()[0]
         if not clip:
             found = 0.5 + 0.15 * (found - found.mean()) / (found.std() + 1e-5)
@@ -359,49 +323,34 @@ def keras_io(
     return np.array(images)
 
 
-_keras_io_steps: dict[Any, Callable] = {}
-
-
 def student(
     task: Task,
-    labels: np.ndarray,
+    wanted: np.ndarray,
     starts: np.ndarray,
     steps: int,
     seed: int,
     *,
     rate: float = 1.0,
+    together: bool = False,
 ) -> np.ndarray:
-    """What most write first: one image at a time, eager, squared error, clipping."""
-    import tensorflow as tf
+    """What most write first: one image at a time, eager, squared error, clipping.
 
-    del seed
+    With `together` all images are one batch, which changes nothing but the time.
+    """
+    tf, network = task.homework.tf, task.network
+    count = len(starts) if together else 1
     images = []
-    goals = task.homework.one_hot(labels)
-    for start, goal in zip(starts, goals, strict=True):
-        image = tf.Variable(start[np.newaxis])
+    for start in range(0, len(starts), count):
+        image = tf.Variable(starts[start : start + count])
+        targets = np.eye(10, dtype="float32")[wanted[start : start + count]]
         for _ in range(steps):
             with tf.GradientTape() as tape:
-                probabilities = tf.nn.softmax(task.model(image))
-                loss = tf.reduce_sum((probabilities - goal) ** 2)
+                probabilities = tf.nn.softmax(network(image))
+                loss = tf.reduce_sum((probabilities - targets) ** 2)
             gradient = tape.gradient(loss, image)
             image.assign(tf.clip_by_value(image - rate * gradient, 0.0, 1.0))
-        images.append(image.numpy()[0])
-    return np.array(images)
-
-
-def student_together(
-    task: Task,
-    labels: np.ndarray,
-    starts: np.ndarray,
-    steps: int,
-    seed: int,
-    *,
-    rate: float = 1.0,
-) -> np.ndarray:
-    """The arithmetic of `student` for all images at once: its images, sooner."""
-    del seed
-    goals = task.homework.one_hot(labels)
-    return task.homework.naive_descent(task.model, goals, starts, steps, rate).images
+        images.append(image.numpy())
+    return np.concatenate(images)
 
 
 class Contestant(NamedTuple):
@@ -410,87 +359,90 @@ class Contestant(NamedTuple):
     Attributes:
         run: finds the images that are judged.
         timed: finds images as a user would; its speed is measured.
-        images: how many `timed` is given at a time.
-        seeds: runs for each digit; fewer where a run takes long.
+        batch: how many images `timed` is given at a time.
+        timed_steps: steps of a timed call; few where there is no start-up to spread.
+        images: how many are made, of the same hundred starts.
         steps: by default.
         soft: whether a soft target can be asked for.
         defaults: settings by default.
-        grid: settings that are tried for the tuned one.
+        grid: settings to search among; empty if there is nothing to tune.
     """
 
     run: Callable
     timed: Callable
+    batch: int
+    timed_steps: int
     images: int
-    seeds: int
     steps: int
     soft: str
     defaults: dict[str, Any]
     grid: list[dict[str, Any]]
 
 
-def list_contestants(homework: ModuleType) -> dict[str, Contestant]:
-    """Return all contestants by name; this project's is the first."""
-    tuned = dict(tuned=True)
-    grids = {
-        "optimize_images": [dict(), dict(noise=1.5), dict(prior=3.0), dict(rate=2.0)],
-        "tf-keras-vis": [
-            tuned | dict(variation=10.0, norm=3.0),
-            tuned | dict(variation=100.0, norm=30.0),
-            tuned | dict(variation=100.0, norm=30.0, jitter=2),
-            tuned | dict(variation=10.0, norm=3.0, soft=True),
-            tuned | dict(variation=3.0, norm=1.0, soft=True),
-        ],
-        "Xplique": [
-            dict(views=None),
-            dict(views=None, variation=0.003, ink=0.3),
-            dict(views="jitter"),
-            dict(views="jitter", variation=0.003, ink=0.3),
-        ],
-        "MaCo": [dict(crops=0, rate=1.0), dict(crops=0, rate=0.1)],
-        "MIFace": [dict(rate=1.0), dict(rate=10.0)],
-        "keras.io": [
-            dict(rate=0.1, clip=True),
-            dict(rate=0.5, clip=True),
-            dict(rate=1.0),
-        ],
-        "student": [dict(rate=1.0), dict(rate=10.0), dict(rate=100.0)],
-    }
-    steps = homework.OPTIMIZATION_STEPS
+def combine(**choices: Any) -> list[dict[str, Any]]:
+    """Return every combination of settings; what is no tuple stays as it is."""
+    lists = [x if isinstance(x, tuple) else (x,) for x in choices.values()]
+    return [
+        dict(zip(choices, values, strict=True)) for values in itertools.product(*lists)
+    ]
+
+
+OURS = "find_images"
+TF_KERAS_VIS = "tf-keras-vis"
+TOGETHER = "tf-keras-vis, 100 images a call"  # only timed
+STUDENT = "student's loop"
+
+
+def list_contestants(steps: int) -> dict[str, Contestant]:
+    """Return all contestants by name; this project's, of so many steps, is the first.
+
+    Weights of tf-keras-vis and Xplique around those that an earlier search found best.
+    """
+    visualize = combine(
+        adam=True,
+        rate=(0.02, 0.05, 0.1, 0.2),
+        variation=(1.0, 3.0, 10.0, 30.0, 100.0, 300.0),
+        norm=(0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
+        jitter=(0, 1, 2),
+        soft=(False, True),
+    )
+    weights = dict(variation=(0.0, 0.001, 0.003, 0.01, 0.03), ink=(0.0, 0.1, 0.3, 1.0))
+    views, rates = (None, "jitter"), (0.02, 0.05, 0.1, 0.2)
+    pixels, transform = (
+        combine(fourier=fourier, rate=rates, views=views, **weights)
+        for fourier in (False, True)
+    )
+    crops = combine(crops=(0, 32), rate=(0.1, 1.0))
+    loops = combine(rate=(0.1, 0.3, 0.5, 1.0), clip=True)
     own = "with a score function of one's own"
-    xplique_forms = {
-        f"Xplique, {name}": Contestant(
-            run=xplique,
-            timed=xplique,
-            images=10,
-            seeds=2,
-            steps=256,
-            soft="no",
-            defaults=form,
-            grid=[form | settings for settings in grids["Xplique"]],
-        )
-        for name, form in (
-            ("pixels", dict(fourier=False)),
-            ("Fourier", dict(fourier=True)),
-        )
-    }
-
-    def make(
-        grid: str, run: Callable, timed: Callable, numbers: tuple[int, ...], soft: str
-    ) -> Contestant:
-        """Name images, seeds and steps once; the package's own settings by default."""
-        return Contestant(run, timed, *numbers, soft, {}, grids[grid])
-
-    ours, visualize, loop = optimize_images, tf_keras_vis, student_together
-    return {
-        "optimize_images": make("optimize_images", ours, ours, (100, 10, steps), "yes"),
-        "tf-keras-vis": make(
-            "tf-keras-vis", visualize, tf_keras_vis_single, (1, 5, 200), own
+    standard = dict(fourier=False), dict(fourier=True)
+    together = dict(together=True)
+    rows = {
+        OURS: (find_images, find_images, 100, 50, 100, steps, "yes", {}, []),
+        TF_KERAS_VIS: (
+            *(tf_keras_vis, tf_keras_vis_single, 1, 12, 100, 200),
+            *(own, {}, visualize),
         ),
-        **xplique_forms,
-        "Xplique, MaCo": make("MaCo", maco, maco, (1, 1, 256), "no"),
-        "ART MIFace": make("MIFace", miface, miface, (10, 1, steps), "no"),
-        "keras.io loop": make(
-            "keras.io", keras_io, keras_io, (1, 2, 30), "by editing the loss"
+        "Xplique, pixels": (
+            *(xplique, xplique, 10, 50, 100, 256, "no"),
+            *(standard[0], pixels),
         ),
-        "student's loop": make("student", loop, student, (1, 10, steps), "yes"),
+        "Xplique, Fourier": (
+            *(xplique, xplique, 10, 50, 100, 256, "no"),
+            *(standard[1], transform),
+        ),
+        "Xplique, MaCo": (maco, maco, 1, 50, 30, 256, "no", {}, crops),
+        "ART MIFace": (
+            *(miface, miface, 10, 12, 100, steps, "no", {}),
+            combine(rate=(1.0, 10.0, 100.0)),
+        ),
+        "keras.io loop": (
+            *(keras_io, keras_io, 1, 50, 100, 30, "by editing the loss", {}),
+            [*loops, dict(rate=1.0)],
+        ),
+        STUDENT: (
+            *(student, student, 1, 12, 100, steps, "yes", together),
+            combine(rate=(1.0, 10.0, 100.0), together=True),
+        ),
     }
+    return {name: Contestant(*row) for name, row in rows.items()}

@@ -1,10 +1,10 @@
-"""Compare the notebook's training with two that a user would pick instead.
+"""Compare the notebook's training with two that one would pick instead.
 
-    python benchmarks/training.py [--parts rate curves ingredients] [--budget SECONDS]
+    python benchmarks/training.py [--only-missing]
 
-`rate` times training steps in turn, beside the machine's matrix products; `curves`
-trains each network up to a cap on the seconds; `ingredients` leaves one part of the
-notebook's training out at a time, in shortened runs. The README's section is written.
+Trains the notebook's network, keras.io's and Deotte's at full length, and the
+notebook's without one of its parts at a time; at most three hours on two cores. Each
+training is kept when it ends: with `--only-missing` a run goes on where one stopped.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import argparse
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,152 +21,51 @@ from unittest.mock import patch
 
 import numpy as np
 from common import (
+    FOLDER,
     alternate,
     describe_machine,
-    make_noise,
-    make_parser,
-    make_trainer,
+    judge_target,
+    load_homework,
+    make_judges,
+    measure,
+    median_and_range,
     read_record,
     save_plot,
-    spread,
     table,
     write_record,
     write_section,
 )
-from contestants import Task, optimize_images
-from training_rate import count_step, matrix_rate
+from contestants import find_images, make_starts, make_task
 
 OURS, SIMPLE, DEOTTE = "the notebook", "keras.io", "Deotte"
 LEVELS = (0.99, 0.993, 0.995)
-# Epochs of the recipes as published, and images a batch.
-EPOCHS = {SIMPLE: 15, DEOTTE: 30}
-BATCHES = {SIMPLE: 128, DEOTTE: 64}
-SLICES = 4  # validations an epoch, for a finer curve
+PUBLISHED_EPOCHS = {SIMPLE: 15, DEOTTE: 30}
+BATCHES = {OURS: 128, SIMPLE: 128, DEOTTE: 64}
+SLICES = 4  # validations an epoch of Deotte's, for a finer curve
+PARTS = (
+    "without distortion",
+    "without mixing",
+    "without blots",
+    "without Gaussian noise",
+    "without any noise",
+    "without averaging",
+    "constant rate",
+)
 
 
-def build_simple(homework: ModuleType) -> Any:
-    """Return the network of keras.io's "Simple MNIST convnet" (Chollet, 2015)."""
-    keras, layers = homework.keras, homework.layers
-    stack = [keras.Input(homework.IMAGE_SHAPE)]
-    for filters in (32, 64):
-        stack += [layers.Conv2D(filters, 3, activation="relu"), layers.MaxPooling2D()]
-    stack += [layers.Flatten(), layers.Dropout(0.5)]
-    return keras.Sequential([*stack, layers.Dense(10, activation="softmax")])
+# ------------------------------------------------------------------------- trainings
 
 
-def build_deotte(homework: ModuleType) -> Any:
-    """Return the network of Deotte's "25 Million Images! [0.99757] MNIST" (2018)."""
-    keras, layers = homework.keras, homework.layers
-    stack = [keras.Input(homework.IMAGE_SHAPE)]
-    for filters in (32, 64):
-        for size, stride in ((3, 1), (3, 1), (5, 2)):
-            padding = "same" if stride == 2 else "valid"
-            options = dict(padding=padding, activation="relu")
-            stack += [layers.Conv2D(filters, size, stride, **options)]
-            stack += [layers.BatchNormalization()]
-        stack += [layers.Dropout(0.4)]
-    stack += [layers.Conv2D(128, 4, activation="relu"), layers.BatchNormalization()]
-    stack += [layers.Flatten(), layers.Dropout(0.4)]
-    return keras.Sequential([*stack, layers.Dense(10, activation="softmax")])
-
-
-def feed_deotte(homework: ModuleType, images: np.ndarray, labels: np.ndarray) -> Any:
-    """Return endless batches, augmented: 10 degrees, 10 % zoom and shift."""
-    keras, tf = homework.keras, homework.tf
-    fill = dict(fill_mode="nearest")
-    views = keras.Sequential(
-        [
-            keras.layers.RandomRotation(10 / 360, **fill),
-            keras.layers.RandomZoom(0.1, 0.1, **fill),
-            keras.layers.RandomTranslation(0.1, 0.1, **fill),
-        ]
-    )
-    data = tf.data.Dataset.from_tensor_slices((images, labels)).repeat()
-    data = data.shuffle(10_000, seed=0).batch(BATCHES[DEOTTE], drop_remainder=True)
-    data = data.map(lambda x, y: (views(x, training=True), y), tf.data.AUTOTUNE)
-    return data.prefetch(tf.data.AUTOTUNE)
-
-
-def compile_peer(homework: ModuleType, name: str, steps: int) -> Any:
-    """Return a peer's network, compiled as published; `steps` are those of an epoch."""
-    keras = homework.keras
-    keras.utils.set_random_seed(0)
-    network = (build_simple if name == SIMPLE else build_deotte)(homework)
-    rate: Any = 1e-3
-    if name == DEOTTE:
-        rate = keras.optimizers.schedules.ExponentialDecay(1e-3, steps, 0.95, True)
-    optimizer = keras.optimizers.Adam(rate)
-    loss = "sparse_categorical_crossentropy"
-    network.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
-    return network
-
-
-# ----------------------------------------------------------------------------- rate
-
-
-def count_peer_operations(homework: ModuleType, model: Any) -> int:
-    """Return the operations of a peer's network for one image, forward."""
-    layers = homework.layers
-    products = (layers.Conv2D, layers.Dense)
-    return 2 * sum(
-        math.prod((*x.output.shape[1:-1], *x.kernel.shape))
-        for x in model.layers
-        if isinstance(x, products)
-    )
-
-
-def make_calls(
-    homework: ModuleType, steps: int
-) -> tuple[dict[str, Callable], dict[str, tuple[int, float]]]:
-    """Return a call for each contestant that trains `steps` steps on random images.
-
-    And for each the images of a call and their floating-point operations.
-    """
-    batch = homework.BATCH_SIZE
-    images, labels = make_noise(homework, max(batch, *BATCHES.values()) * steps)
-    ours = homework.build_network(homework.DROPOUT, 0)
-    trainer = make_trainer(homework, ours)
-    options = dict(batch_size=batch, verbose=0)
-    calls = {
-        OURS: partial(
-            trainer.fit, images[: batch * steps], labels[: batch * steps], **options
-        )
+def load_data(homework: ModuleType, seed: int, count: int) -> dict[str, tuple]:
+    """Return training, validation and test set, split as in the notebook."""
+    digits, labels, test_digits, test_labels = homework.load_mnist()
+    order = np.random.default_rng(seed).permutation(len(digits))
+    held_out, kept = order[:5_000], order[5_000:][:count]
+    return {
+        "training": (digits[kept], labels[kept]),
+        "validation": (digits[held_out], labels[held_out]),
+        "test": (test_digits, test_labels),
     }
-    work = count_step(homework, ours) * steps
-    amounts = {OURS: (batch * steps, work)}
-    for name, batch in BATCHES.items():
-        network, count = compile_peer(homework, name, steps), batch * steps
-        work = 3 * count_peer_operations(homework, network) * count
-        amounts[name] = count, work
-        if name == SIMPLE:
-            own = dict(batch_size=batch, verbose=0)
-            calls[name] = partial(network.fit, images[:count], labels[:count], **own)
-        else:
-            data = feed_deotte(homework, images, labels)
-            calls[name] = partial(network.fit, data, steps_per_epoch=steps, verbose=0)
-    return calls, amounts
-
-
-def measure_rate(
-    homework: ModuleType, repetitions: int, steps: int, size: int
-) -> dict[str, dict[str, list[float]]]:
-    """Return images a second and share of the matrix-product rate, in turn."""
-    calls, amounts = make_calls(homework, steps)
-    products: list[float] = []
-    calls = {"products": lambda: products.append(matrix_rate(size)), **calls}
-    seconds = alternate(calls, repetitions)
-    rates = np.array(products[1:])
-    found = {"matrix products (GFLOP/s)": {"rate": rates.tolist()}}
-    for name, (count, work) in amounts.items():
-        own = np.array(seconds[name])
-        found[name] = {
-            "rate": (count / own).tolist(),
-            "share": (work / own / 1e9 / rates).tolist(),
-        }
-    return found
-
-
-# --------------------------------------------------------------------------- curves
 
 
 def make_clock(homework: ModuleType, budget: float) -> Any:
@@ -188,153 +86,170 @@ def make_clock(homework: ModuleType, budget: float) -> Any:
             self.seconds += time.perf_counter() - self.start
 
         def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-            self.curve.append((self.seconds, logs["val_accuracy"]))
+            self.curve.append((round(self.seconds, 1), logs["val_accuracy"]))
             self.model.stop_training |= self.seconds > budget
 
     return Clock()
 
 
-def train_ours(
-    homework: ModuleType, training: tuple, validation: tuple, epochs: int, seed: int
-) -> tuple[Any, list[tuple[float, float]]]:
-    """Train the notebook's network with its own function; return it and its curve."""
-    clock = make_clock(homework, math.inf)
-    clock.news = ""
-    network = homework.build_network(homework.DROPOUT, seed)
-    with patch.object(homework, "Progress", lambda: clock):
-        homework.train(
-            network,
-            training,
-            validation,
-            epochs=epochs,
-            batch_size=homework.BATCH_SIZE,
-            learning_rate=homework.LEARNING_RATE,
-            weight_decay=homework.WEIGHT_DECAY,
-            seed=seed,
-            distortion=homework.DISTORTION,
-            attack_length=homework.ATTACK_LENGTH,
-        )
-    return network, clock.curve
-
-
-def train_peer(
-    homework: ModuleType, name: str, training: tuple, validation: tuple, budget: float
-) -> tuple[Any, list[tuple[float, float]]]:
-    """Train a peer as published until its epochs or the seconds are used up."""
-    steps = len(training[0]) // BATCHES[name]
-    network, clock = compile_peer(homework, name, steps), make_clock(homework, budget)
-    options = dict(validation_data=validation, callbacks=[clock], verbose=0)
-    if name == SIMPLE:
-        options |= dict(batch_size=BATCHES[name], epochs=EPOCHS[name])
-        network.fit(*training, **options)
-    else:
-        data = feed_deotte(homework, *training)
-        slices = dict(steps_per_epoch=max(1, steps // SLICES))
-        network.fit(data, epochs=SLICES * EPOCHS[name], **slices, **options)
-    return network, clock.curve
-
-
-def load_data(homework: ModuleType, count: int) -> dict[str, tuple]:
-    """Return training, validation and test set, split as in the notebook."""
-    pixels, labels, test_pixels, test_labels = homework.load_mnist()
-    split = homework.split_stratified(labels, homework.VALIDATION_IMAGES, homework.SEED)
-    kept, held_out = split[0][:count], split[1]
-    return {
-        "training": (homework.to_images(pixels[kept]), labels[kept]),
-        "validation": (homework.to_images(pixels[held_out]), labels[held_out]),
-        "test": (homework.to_images(test_pixels), test_labels),
-    }
-
-
-def measure_curves(
-    homework: ModuleType, names: list[str], budget: float, count: int, rate: float
-) -> dict[str, dict[str, Any]]:
-    """Train each contestant for at most `budget` seconds; return curve and test score.
-
-    Args:
-        homework: the notebook's functions.
-        names: of the contestants.
-        budget: seconds of training; ours gets as many whole epochs as fit, at most
-            the notebook's.
-        count: images to learn from.
-        rate: images a second of our training, to choose its epochs.
-    """
-    data = load_data(homework, count)
-    sets, found = (data["training"], data["validation"]), {}
-    for name in names:
-        if name == OURS:
-            epochs = int(np.clip(budget * rate // count, 1, homework.EPOCHS))
-            network, curve = train_ours(homework, *sets, epochs, homework.SEED)
-        else:
-            network, curve = train_peer(homework, name, *sets, budget)
-            epochs = len(curve) / (SLICES if name == DEOTTE else 1)
-        answers = network.predict(data["test"][0], batch_size=500, verbose=0)
-        accuracy = float(np.mean(answers.argmax(axis=1) == data["test"][1]))
-        found[name] = {"epochs": epochs, "curve": curve, "test": accuracy}
-        print(name, found[name], flush=True)
-    return found
-
-
-# ---------------------------------------------------------------------- ingredients
-
-
 @contextlib.contextmanager
 def leave_out(homework: ModuleType, part: str) -> Iterator[None]:
-    """Take one ingredient out of the notebook's training while the block runs."""
-    optimizers = homework.keras.optimizers
+    """Take one part out of the notebook's training while the block runs."""
+    optimizers, tf = homework.keras.optimizers, homework.tf
     adam, schedules = optimizers.AdamW, optimizers.schedules
+
+    def last_weights(*args: Any, **options: Any) -> Any:
+        return adam(*args, **(options | {"ema_momentum": 0.0}))
+
     patches = {
-        "everything": contextlib.nullcontext(),
-        "without distortion": patch.object(homework, "distort", lambda x, *_: x),
-        "without attack": patch.object(homework, "attack", lambda _, x, *__: x),
-        "without noise mixing": patch.object(
-            homework, "mix_with_noise", lambda x, targets, _: (x, targets)
+        "without distortion": (homework, "transform", lambda images, _: images),
+        "without mixing": (homework, "mix_with_noise", lambda x, y, _: (x, y)),
+        "without blots": (
+            *(homework, "draw_noise"),
+            lambda _, count: tf.random.uniform((count, 28, 28, 1)),
         ),
-        # an average with momentum 0 is the last weights
-        "without averaging": patch.object(
-            optimizers, "AdamW", lambda *x, **y: adam(*x, **(y | {"ema_momentum": 0.0}))
-        ),
-        "constant rate": patch.object(
-            schedules, "CosineDecay", lambda *x, **y: y["warmup_target"] / 2
+        "without Gaussian noise": (homework, "add_noise", lambda images: images),
+        "without averaging": (optimizers, "AdamW", last_weights),
+        "constant rate": (
+            *(schedules, "CosineDecay"),
+            lambda *_, **options: options["warmup_target"] / 2,
         ),
     }
-    if part not in patches:
-        raise ValueError(f"expected one of {', '.join(patches)}, got {part!r}")
-    with patches[part]:
+    with patch.object(*patches[part]) if part in patches else contextlib.nullcontext():
         yield
 
 
-INGREDIENTS = (
-    "everything",
-    "without distortion",
-    "without attack",
-    "without noise mixing",
-    "without averaging",
-    "constant rate",
-)
+def train_ours(
+    homework: ModuleType, data: dict, epochs: int, seed: int, part: str = ""
+) -> tuple[Any, list]:
+    """Train with the notebook's own function; return the network and its curve."""
+    clock, one_hot = make_clock(homework, math.inf), np.eye(10, dtype="float32")
+    sets = [(data[x][0], one_hot[data[x][1]]) for x in ("training", "validation")]
+    mean, covariance = homework.fit_gaussian(homework.load_mnist()[0], 1e-4)
+    gaussian = None if "any" in part else (mean, np.linalg.cholesky(covariance))
+    # the clock takes the place of the callback that stops a failed training
+    with (
+        leave_out(homework, part),
+        patch.object(homework, "SEED", seed),
+        patch.object(homework.keras.callbacks, "TerminateOnNaN", lambda: clock),
+    ):
+        network = homework.train_network(*sets, epochs, gaussian)
+    return network, clock.curve
 
 
-def measure_ingredients(
-    homework: ModuleType, parts: list[str], count: int, epochs: int, seeds: int
-) -> dict[str, dict[str, Any]]:
-    """Train without one part at a time; return seconds, accuracy, fit and transfer."""
-    from optimization import make_starts, make_task, make_yardsticks, measure
+def build_simple(homework: ModuleType) -> Any:
+    """Return the network of keras.io's "Simple MNIST convnet" (Chollet, 2015)."""
+    keras, layers = homework.keras, homework.layers
+    stack = [keras.Input((28, 28, 1))]
+    for filters in (32, 64):
+        stack += [layers.Conv2D(filters, 3, activation="relu"), layers.MaxPooling2D()]
+    stack += [layers.Flatten(), layers.Dropout(0.5)]
+    return keras.Sequential([*stack, layers.Dense(10, activation="softmax")])
 
-    data = load_data(homework, count)
-    sets, found = (data["training"], data["validation"]), {}
-    blank = make_task(homework, None)
-    yardsticks = make_yardsticks(homework, blank)
-    wanted, starts = make_starts(homework, seeds, first=0)
-    for part in parts:
-        with leave_out(homework, part):
-            network, curve = train_ours(homework, *sets, epochs, homework.SEED)
-        task = Task(homework, network, blank.typical, blank.digits)
-        steps = homework.OPTIMIZATION_STEPS
-        images = optimize_images(task, wanted, starts, steps, 0)
-        entry = measure(task, yardsticks, images, wanted)
-        found[part] = {"curve": curve, "fits": entry["fits"], "right": entry["right"]}
-        print(part, curve[-1], np.mean(entry["right"]), flush=True)
-    return found
+
+def build_deotte(homework: ModuleType) -> Any:
+    """Return the network of Deotte's "25 Million Images! [0.99757] MNIST" (2018)."""
+    keras, layers = homework.keras, homework.layers
+    stack = [keras.Input((28, 28, 1))]
+    for filters in (32, 64):
+        for size, stride in ((3, 1), (3, 1), (5, 2)):
+            padding = "same" if stride == 2 else "valid"
+            options = dict(padding=padding, activation="relu")
+            stack += [layers.Conv2D(filters, size, stride, **options)]
+            stack += [layers.BatchNormalization()]
+        stack += [layers.Dropout(0.4)]
+    stack += [layers.Conv2D(128, 4, activation="relu"), layers.BatchNormalization()]
+    stack += [layers.Flatten(), layers.Dropout(0.4)]
+    return keras.Sequential([*stack, layers.Dense(10, activation="softmax")])
+
+
+def feed_deotte(homework: ModuleType, images: np.ndarray, labels: np.ndarray) -> Any:
+    """Return endless batches, augmented: 10 degrees, 10 % zoom and shift."""
+    layers, tf = homework.layers, homework.tf
+    fill = dict(fill_mode="nearest")
+    views = homework.keras.Sequential(
+        [
+            layers.RandomRotation(10 / 360, **fill),
+            layers.RandomZoom(0.1, 0.1, **fill),
+            layers.RandomTranslation(0.1, 0.1, **fill),
+        ]
+    )
+    data = tf.data.Dataset.from_tensor_slices((images, labels)).repeat()
+    data = data.shuffle(10_000, seed=0).batch(BATCHES[DEOTTE], drop_remainder=True)
+    data = data.map(lambda x, y: (views(x, training=True), y), tf.data.AUTOTUNE)
+    return data.prefetch(tf.data.AUTOTUNE)
+
+
+def train_peer(
+    homework: ModuleType, name: str, data: dict, epochs: int, seed: int, budget: float
+) -> tuple[Any, list]:
+    """Train a peer as published until its epochs or the seconds are used up."""
+    keras = homework.keras
+    keras.utils.set_random_seed(seed)
+    network = (build_simple if name == SIMPLE else build_deotte)(homework)
+    steps = max(SLICES, len(data["training"][0]) // BATCHES[name])
+    rate: Any = 1e-3
+    if name == DEOTTE:
+        rate = keras.optimizers.schedules.ExponentialDecay(1e-3, steps, 0.95, True)
+    loss = "sparse_categorical_crossentropy"
+    optimizer = keras.optimizers.Adam(rate)
+    network.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+    clock = make_clock(homework, budget)
+    options = dict(validation_data=data["validation"], callbacks=[clock], verbose=0)
+    if name == SIMPLE:
+        network.fit(*data["training"], batch_size=128, epochs=epochs, **options)
+    else:
+        slices = dict(steps_per_epoch=steps // SLICES, epochs=SLICES * epochs)
+        network.fit(feed_deotte(homework, *data["training"]), **slices, **options)
+    return network, clock.curve
+
+
+def measure_rate(homework: ModuleType, rounds: int, count: int) -> dict[str, list]:
+    """Return images a second of each training, one short epoch in turn."""
+    data = load_data(homework, homework.SEED, count)
+    data["validation"] = tuple(x[:10] for x in data["validation"])
+    own = {OURS: lambda: train_ours(homework, data, 1, 0)[1]}
+    peers = {
+        name: lambda name=name: train_peer(homework, name, data, 1, 0, math.inf)[1]
+        for name in PUBLISHED_EPOCHS
+    }
+    found = {name: [] for name in own | peers}
+
+    def note(name: str, call: Any) -> None:
+        found[name].append(count / call()[-1][0])
+
+    calls = {
+        name: lambda name=name, call=call: note(name, call)
+        for name, call in (own | peers).items()
+    }
+    alternate(calls, rounds)
+    return {name: values[1:] for name, values in found.items()}
+
+
+def measure_training(
+    homework: ModuleType, judges: Any, name: str, seed: int, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Train one contestant or part; return curve, test accuracy and, if ours, images.
+
+    Ours are 100 images found from random starts, as `measure` measures them.
+    """
+    data = load_data(homework, seed, options.images)
+    if name in (SIMPLE, DEOTTE):
+        epochs = min(options.epochs or 99, PUBLISHED_EPOCHS[name])
+        amount = epochs, seed, options.budget
+        network, curve = train_peer(homework, name, data, *amount)
+    else:
+        epochs = options.epochs or homework.EPOCHS
+        network, curve = train_ours(homework, data, epochs, seed, name)
+    answers = network.predict(data["test"][0], batch_size=500, verbose=0)
+    accuracy = float(np.mean(answers.argmax(axis=1) == data["test"][1]))
+    entry = {"curve": curve, "test": accuracy}
+    if name not in (SIMPLE, DEOTTE):
+        wanted, starts = make_starts(homework, 100, 0)
+        task = make_task(homework, network)
+        images = find_images(task, wanted, starts, homework.STEPS, 0)
+        entry["images"] = measure(judges, network, images, wanted)
+    return entry
 
 
 # --------------------------------------------------------------------------- tables
@@ -342,93 +257,89 @@ def measure_ingredients(
 
 def seconds_to(curve: list, level: float) -> float:
     """Return the training seconds after which the accuracy is at least `level`."""
-    return min(
-        (seconds for seconds, value in curve if value >= level), default=math.inf
-    )
+    return min((s for s, accuracy in curve if accuracy >= level), default=math.inf)
 
 
-def rate_table(found: dict) -> str:
-    """Return images a second and share of the matrix products' rate."""
+def describe_seconds(runs: list[dict], level: float) -> str:
+    """Return the median seconds to a level, and the seeds that reached it if few."""
+    times = [seconds_to(run["curve"], level) for run in runs]
+    reached = sum(map(math.isfinite, times))
+    middle = float(np.median(times))
+    text = f"{middle:.0f}" if math.isfinite(middle) else "not reached"
+    return text if reached in (0, len(times)) else f"{text} ({reached} of {len(times)})"
+
+
+def group(record: dict) -> dict[str, list[dict]]:
+    """Return the runs of each training, one for each seed."""
+    runs: dict[str, list[dict]] = {}
+    for key, entry in record["runs"].items():
+        runs.setdefault(key.split(" | ")[0], []).append(entry)
+    return runs
+
+
+def curve_table(runs: dict[str, list[dict]], rate: dict) -> str:
+    """Return seconds to each level, accuracies and speed of each training."""
     rows = []
-    for name, entry in found.items():
-        if "share" in entry:
-            rows.append([name, spread(entry["rate"]), spread(entry["share"], ".0%")])
-    products = spread(found["matrix products (GFLOP/s)"]["rate"])
-    header = ["training", "images a second"]
-    return table([*header, f"share of the matrix products' {products} GFLOP/s"], rows)
-
-
-def curve_table(found: dict) -> str:
-    """Return epochs, seconds to each level and accuracies."""
-    rows = []
-    for name, entry in found.items():
-        curve = entry["curve"]
-        times = [seconds_to(curve, level) for level in LEVELS]
-        shown = ["not reached" if math.isinf(x) else f"{x:.0f}" for x in times]
-        last, best = curve[-1], max(value for _, value in curve)
-        row = [name, f"{entry['epochs']:g}", f"{last[0]:.0f}", *shown, f"{best:.2%}"]
-        rows.append([*row, f"{entry['test']:.2%}"])
+    for name in (OURS, SIMPLE, DEOTTE):
+        own = runs[name]
+        row = [name, len(own), f"{np.mean([x['curve'][-1][0] for x in own]):.0f}"]
+        row += [describe_seconds(own, level) for level in LEVELS]
+        row += [f"{np.mean([max(a for _, a in x['curve']) for x in own]):.2%}"]
+        row += [f"{np.mean([x['test'] for x in own]):.2%}"]
+        rows.append([*row, median_and_range(rate[name])])
     levels = [f"seconds to {level:.1%}" for level in LEVELS]
-    header = ["training", "epochs", "seconds in all", *levels]
-    return table(
-        [*header, "best validation accuracy", "test accuracy at the end"], rows
-    )
+    header = [
+        "training",
+        "seeds",
+        "seconds in all",
+        *levels,
+        "best validation accuracy",
+    ]
+    return table([*header, "test accuracy at the end", "images a second"], rows)
 
 
-def check_targets(found: dict) -> str:
-    """Return a table of the targets, what was measured, and whether they are met."""
+def check_targets(runs: dict[str, list[dict]]) -> str:
+    """Return a table of the targets: each level that a peer reaches, before it."""
     rows = []
-    ours = found[OURS]["curve"]
     for name in (SIMPLE, DEOTTE):
         for level in LEVELS:
-            if name in found:
-                mine = seconds_to(ours, level)
-                theirs = seconds_to(found[name]["curve"], level)
-                half = name == DEOTTE and level == LEVELS[-1]
-                met = mine <= theirs / 2 if half else mine < theirs
-                if math.isinf(mine) and math.isinf(theirs):
-                    verdict = "open: neither reached it"
-                elif half and math.isinf(theirs):
-                    capped = 2 * mine <= found[name]["curve"][-1][0]
-                    verdict = "met" if capped else "open: theirs was cut off"
-                else:
-                    verdict = "met" if met else "**missed**"
-                goal = "in at most half the time of" if half else "before"
-                shown = [
-                    "not reached" if math.isinf(x) else f"{x:.0f} s"
-                    for x in (mine, theirs)
-                ]
-                measured = f"{shown[0]} against {shown[1]}"
-                rows.append([f"{level:.1%} {goal} {name}", measured, verdict])
-    return table(["target", "measured", ""], rows)
+            both = [
+                np.median([seconds_to(run["curve"], level) for run in runs[x]])
+                for x in (OURS, name)
+            ]
+            if math.isfinite(both[1]):
+                text = f"{both[0]:.0f} s against {both[1]:.0f} s"
+                target = f"{level:.1%} before {name}"
+                rows.append(judge_target(target, text, both[0] < both[1]))
+    return table(["target (median of the seeds)", "measured", ""], rows)
 
 
-def ingredient_table(found: dict, goal: float) -> str:
-    """Return what each ingredient costs and gives."""
-    whole = found.get("everything")
+def part_table(runs: dict[str, list[dict]], fit_goal: float) -> str:
+    """Return what each part costs in seconds, and gives by accuracy and by shape."""
     rows = []
-    for part, entry in found.items():
-        seconds, accuracy = entry["curve"][-1]
-        against = "" if whole is None else f"{seconds / whole['curve'][-1][0]:.2f}"
-        reached = f"{np.mean(np.array(entry['fits']) <= goal):.0%}"
-        transfer = f"{np.mean(entry['right']):.1%}"
-        rows.append(
-            [part, f"{seconds:.0f}", against, f"{accuracy:.2%}", reached, transfer]
-        )
-    header = ["training", "seconds", "of everything's", "validation accuracy"]
-    return table([*header, f"fit within {goal:g}", "transfer"], rows)
+    for name in (OURS, *(part for part in PARTS if part in runs)):
+        entry, images = runs[name][0], runs[name][0]["images"]
+        row = ["everything" if name == OURS else name, f"{entry['curve'][-1][0]:.0f}"]
+        row += [f"{entry['curve'][-1][1]:.2%}", f"{entry['test']:.2%}"]
+        row += [f"{np.mean(np.array(images['fit']) <= fit_goal):.0%}"]
+        row += [f"{np.mean(images[x]):.1%}" for x in ("transfer", "shape", "one piece")]
+        rows.append([*row, *(f"{np.mean(images[x]):.2f}" for x in ("gray", "spread"))])
+    header = ["training", "seconds", "validation accuracy", "test accuracy", "fit"]
+    return table([*header, "transfer", "shape", "one piece", "gray", "spread"], rows)
 
 
-def plot_curves(found: dict) -> Any:
+def plot_curves(runs: dict[str, list[dict]]) -> Any:
     """Return a figure of the validation error over the seconds of training."""
     import matplotlib.pyplot as plt
 
     figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
-    colors = plt.get_cmap("viridis")(np.linspace(0, 0.8, len(found)))
-    for color, marker, (name, entry) in zip(colors, "os^", found.items(), strict=False):
-        seconds, values = np.transpose(entry["curve"])
-        errors = 100 * (1 - values).clip(1e-4)
-        axis.plot(seconds, errors, marker + "-", color=color, ms=4, label=name)
+    colors = plt.get_cmap("viridis")([0, 0.4, 0.8])
+    for color, marker, name in zip(colors, "os^", (OURS, SIMPLE, DEOTTE), strict=True):
+        for number, run in enumerate(runs[name]):
+            seconds, values = np.transpose(run["curve"])
+            errors = 100 * (1 - values).clip(1e-4)
+            label = None if number else name
+            axis.plot(seconds, errors, marker + "-", color=color, ms=3, label=label)
     for level in LEVELS:
         axis.axhline(100 * (1 - level), color="gray", linewidth=0.8, linestyle=":")
         place = dict(xy=(1.01, 100 * (1 - level)), xycoords=("axes fraction", "data"))
@@ -439,73 +350,55 @@ def plot_curves(found: dict) -> Any:
     return figure
 
 
-def render(folder: Path, homework: ModuleType) -> None:
+def render(folder: Path, fit_goal: float) -> None:
     """Write tables and plot from the stored record."""
     record = read_record(folder, "training")
-    text = [f"Machine: {record['machine']}"]
-    if "curves" in record:
-        found, plot = record["curves"], "training.png"
-        save_plot(plot_curves(found), folder / plot)
-        cap = f"Capped at {record['budget']:.0f} seconds of training, one seed."
-        alt = "Lines of validation errors falling over the seconds of each training"
-        text += ["### Targets", check_targets(found), "### Accuracy over time", cap]
-        text += [curve_table(found), f"![{alt}]({plot})"]
-    if "rate" in record:
-        text += ["### Speed", rate_table(record["rate"])]
-    if "ingredients" in record:
-        text += ["### What each ingredient costs and gives", record["shortened"]]
-        text += [ingredient_table(record["ingredients"], homework.FIT_GOAL)]
-    write_section(folder / "README.md", "training", "\n\n".join(text))
+    runs = group(record)
+    save_plot(plot_curves(runs), folder / "training.png")
+    alt = "Lines of validation errors falling over the seconds of each training"
+    text = [record["machine"], "### Targets", check_targets(runs)]
+    text += ["### Accuracy over time", curve_table(runs, record["rate"])]
+    text += [f"![{alt}](training.png)", "### What each part costs and gives"]
+    write_section(
+        *(folder / "README.md", "training"),
+        "\n\n".join([*text, part_table(runs, fit_goal)]),
+    )
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = make_parser(__doc__)
-    parts, names = ["rate", "curves", "ingredients"], [OURS, SIMPLE, DEOTTE]
-    parser.add_argument("--parts", nargs="*", choices=parts, default=parts)
-    parser.add_argument("--contestants", nargs="*", choices=names, default=names)
-    parser.add_argument(
-        "--budget", type=float, default=100, help="seconds of each curve"
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only-missing", action="store_true", help="keep what is done")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where to write")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[2025, 1, 2])
+    parser.add_argument("--parts", nargs="*", default=PARTS, choices=PARTS)
+    parser.add_argument("--budget", type=float, default=1_000, help="seconds a peer")
+    parser.add_argument("--rounds", type=int, default=3, help="of timing")
     parser.add_argument("--images", type=int, default=55_000, help="to learn from")
-    parser.add_argument("--steps", type=int, default=30, help="training steps timed")
-    parser.add_argument("--size", type=int, default=2048, help="side of the matrices")
-    parser.add_argument("--ingredients", nargs="*", default=list(INGREDIENTS))
-    parser.add_argument("--ingredient-images", type=int, default=20_000)
-    parser.add_argument("--ingredient-epochs", type=int, default=3)
-    parser.add_argument("--seeds", type=int, default=3, help="optimized images a digit")
+    parser.add_argument("--epochs", type=int, help="at most, for a rehearsal")
     return parser.parse_args(arguments)
 
 
 def run(homework: ModuleType, options: argparse.Namespace) -> None:
-    """Measure what is asked for, and write the README's section."""
-    folder = options.folder
-    record = read_record(folder, "training") | {"machine": describe_machine()}
-    if "rate" in options.parts:
-        amount = options.repetitions, options.steps, options.size
-        record["rate"] = measure_rate(homework, *amount)
-        write_record(folder, "training", record)
-    if "curves" in options.parts:
-        rates = record.get("rate", {}).get(OURS, {"rate": [1e9]})["rate"]
-        amount = options.budget, options.images, float(np.median(rates))
-        found = measure_curves(homework, options.contestants, *amount)
-        record["curves"] = record.get("curves", {}) | found
-        record["budget"] = options.budget
-        write_record(folder, "training", record)
-    if "ingredients" in options.parts:
-        images, epochs = options.ingredient_images, options.ingredient_epochs
-        amount = images, epochs, options.seeds
-        found = measure_ingredients(homework, options.ingredients, *amount)
-        record["ingredients"] = found
-        record["shortened"] = (
-            f"Shortened runs, one seed: {epochs} epochs on {images:,} images. Transfer "
-            f"is that of {10 * options.seeds} images found by `optimize_images`."
-        )
-        write_record(folder, "training", record)
-    render(folder, homework)
+    """Train and measure what is asked for, and write the page's section."""
+    folder, judges = options.folder, make_judges(homework)
+    record = read_record(folder, "training") if options.only_missing else {}
+    record |= {"machine": describe_machine()}
+    runs = record.setdefault("runs", {})
+    if "rate" not in record:
+        count = min(options.images, 6_400)
+        record["rate"] = measure_rate(homework, options.rounds, count)
+    # the first seed of all, then its parts: an interrupted run has the most of it
+    jobs = [(name, seed) for seed in options.seeds for name in (OURS, SIMPLE, DEOTTE)]
+    jobs[3:3] = [(part, options.seeds[0]) for part in options.parts]
+    for name, seed in jobs:
+        key = f"{name} | seed {seed}"
+        if key not in runs:
+            runs[key] = measure_training(homework, judges, name, seed, options)
+            print(key, runs[key]["curve"][-1], runs[key]["test"], flush=True)
+            write_record(folder, "training", record)
+    render(folder, homework.FIT_GOAL)
 
 
 if __name__ == "__main__":
-    from notebook import find_homework, import_functions
-
-    run(import_functions(find_homework()), parse())
+    run(load_homework(), parse())
