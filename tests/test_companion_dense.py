@@ -287,3 +287,19 @@ def test_another_process_joins_by_the_lines_that_the_text_gives(
     assert done.returncode == 0, done.stderr
     assert len(study.trials) == 2
     assert 0 < study.trials[1].value < 1
+
+
+def test_cross_validation_leaves_each_image_out_once(companion, monkeypatch):
+    seen = []
+    monkeypatch.setattr(companion, "train", lambda d, x, y: seen.append(x) or "trained")
+    monkeypatch.setattr(
+        companion, "score", lambda n, x, y: seen.append(x) or np.ones((len(x), 2))
+    )
+    images = np.arange(300)
+    accuracies = companion.cross_validate(["a", "b"], images, images % 10)
+    assert accuracies.tolist() == [[100, 100]] * 3
+    kept, left_out = seen[::2], seen[1::2]
+    assert sorted(np.concatenate(left_out)) == list(range(300))
+    for one, other in zip(kept, left_out, strict=True):
+        assert sorted([*one, *other]) == list(range(300))
+        assert np.bincount(other % 10).tolist() == [10] * 10

@@ -175,7 +175,7 @@ def test_a_network_trains_to_the_level_on_the_photos_it_may_see(companion, monke
     backbone = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(inputs)))
     model = companion.classifier(backbone)
     model.layers[-1].set_weights([np.zeros((2, 10)), np.eye(10)[0] * 3])
-    run = companion.cross_validate(model, crops, digits, folds)
+    run = companion.cross_validate_by_photo(model, crops, digits, folds)
     assert run["epochs"] == [1, 3]
     assert run["trained"][0] == 1
     assert run["trained"][1] < companion.TRAINED_LEVEL
