@@ -350,7 +350,7 @@ def plot_curves(runs: dict[str, list[dict]]) -> Any:
     return figure
 
 
-def render(folder: Path, fit_goal: float) -> None:
+def render(folder: Path) -> None:
     """Write tables and plot from the stored record."""
     record = read_record(folder, "training")
     runs = group(record)
@@ -361,7 +361,7 @@ def render(folder: Path, fit_goal: float) -> None:
     text += [f"![{alt}](training.png)", "### What each part costs and gives"]
     write_section(
         *(folder / "README.md", "training"),
-        "\n\n".join([*text, part_table(runs, fit_goal)]),
+        "\n\n".join([*text, part_table(runs, record["fit_goal"])]),
     )
 
 
@@ -383,7 +383,7 @@ def run(homework: ModuleType, options: argparse.Namespace) -> None:
     """Train and measure what is asked for, and write the page's section."""
     folder, judges = options.folder, make_judges(homework)
     record = read_record(folder, "training") if options.only_missing else {}
-    record |= {"machine": describe_machine()}
+    record |= {"machine": describe_machine(), "fit_goal": homework.FIT_GOAL}
     runs = record.setdefault("runs", {})
     if "rate" not in record:
         count = min(options.images, 6_400)
@@ -397,7 +397,7 @@ def run(homework: ModuleType, options: argparse.Namespace) -> None:
             runs[key] = measure_training(homework, judges, name, seed, options)
             print(key, runs[key]["curve"][-1], runs[key]["test"], flush=True)
             write_record(folder, "training", record)
-    render(folder, homework.FIT_GOAL)
+    render(folder)
 
 
 if __name__ == "__main__":

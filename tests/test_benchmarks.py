@@ -182,6 +182,17 @@ def test_optimization_runs_on_tiny_settings(
     assert section(folder, "optimization") == written
 
 
+@pytest.mark.parametrize("program", [optimization, training])
+def test_the_page_shows_the_stored_figures(folder, program):
+    name = program.__name__
+    if not common.read_record(common.FOLDER, name):
+        pytest.skip("not measured yet")
+    shutil.copytree(common.FOLDER / "results", folder / "results")
+    committed = section(folder, name)
+    program.render(folder)
+    assert section(folder, name) == committed
+
+
 def entry(shape, budgets=((200, 1.0, 9.0),)):
     """Return a stored result for two images."""
     values = {x: [0.5, 0.5] for x in ("fit", "one piece", "gray", "spread")}
