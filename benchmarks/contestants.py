@@ -10,8 +10,8 @@ from __future__ import annotations
 import itertools
 import logging
 import warnings
-from collections.abc import Callable
-from types import ModuleType
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -359,10 +359,10 @@ class Contestant(NamedTuple):
     Attributes:
         run: finds the images that are judged.
         timed: finds images as a user would; its speed is measured.
+        steps: by default.
         batch: how many images `timed` is given at a time.
         timed_steps: steps of a timed call; few where there is no start-up to spread.
         images: how many are made, of the same hundred starts.
-        steps: by default.
         soft: whether a soft target can be asked for.
         defaults: settings by default.
         grid: settings to search among; empty if there is nothing to tune.
@@ -370,13 +370,13 @@ class Contestant(NamedTuple):
 
     run: Callable
     timed: Callable
-    batch: int
-    timed_steps: int
-    images: int
     steps: int
-    soft: str
-    defaults: dict[str, Any]
-    grid: list[dict[str, Any]]
+    batch: int = 1
+    timed_steps: int = 50
+    images: int = 100
+    soft: str = "no"
+    defaults: Mapping[str, Any] = MappingProxyType({})
+    grid: Sequence[dict[str, Any]] = ()
 
 
 def combine(**choices: Any) -> list[dict[str, Any]]:
@@ -412,37 +412,62 @@ def list_contestants(steps: int) -> dict[str, Contestant]:
         combine(fourier=fourier, rate=rates, views=views, **weights)
         for fourier in (False, True)
     )
-    crops = combine(crops=(0, 32), rate=(0.1, 1.0))
     loops = combine(rate=(0.1, 0.3, 0.5, 1.0), clip=True)
-    own = "with a score function of one's own"
-    standard = dict(fourier=False), dict(fourier=True)
-    together = dict(together=True)
-    rows = {
-        OURS: (find_images, find_images, 100, 50, 100, steps, "yes", {}, []),
-        TF_KERAS_VIS: (
-            *(tf_keras_vis, tf_keras_vis_single, 1, 12, 100, 200),
-            *(own, {}, visualize),
+    return {
+        OURS: Contestant(find_images, find_images, steps, batch=100, soft="yes"),
+        TF_KERAS_VIS: Contestant(
+            tf_keras_vis,
+            tf_keras_vis_single,
+            steps=200,
+            timed_steps=12,
+            soft="with a score function of one's own",
+            grid=visualize,
         ),
-        "Xplique, pixels": (
-            *(xplique, xplique, 10, 50, 100, 256, "no"),
-            *(standard[0], pixels),
+        "Xplique, pixels": Contestant(
+            xplique,
+            xplique,
+            steps=256,
+            batch=10,
+            defaults=dict(fourier=False),
+            grid=pixels,
         ),
-        "Xplique, Fourier": (
-            *(xplique, xplique, 10, 50, 100, 256, "no"),
-            *(standard[1], transform),
+        "Xplique, Fourier": Contestant(
+            xplique,
+            xplique,
+            steps=256,
+            batch=10,
+            defaults=dict(fourier=True),
+            grid=transform,
         ),
-        "Xplique, MaCo": (maco, maco, 1, 50, 30, 256, "no", {}, crops),
-        "ART MIFace": (
-            *(miface, miface, 10, 12, 100, steps, "no", {}),
-            combine(rate=(1.0, 10.0, 100.0)),
+        "Xplique, MaCo": Contestant(
+            maco,
+            maco,
+            steps=256,
+            images=30,
+            grid=combine(crops=(0, 32), rate=(0.1, 1.0)),
         ),
-        "keras.io loop": (
-            *(keras_io, keras_io, 1, 50, 100, 30, "by editing the loss", {}),
-            [*loops, dict(rate=1.0)],
+        "ART MIFace": Contestant(
+            miface,
+            miface,
+            steps,
+            batch=10,
+            timed_steps=12,
+            grid=combine(rate=(1.0, 10.0, 100.0)),
         ),
-        STUDENT: (
-            *(student, student, 1, 12, 100, steps, "yes", together),
-            combine(rate=(1.0, 10.0, 100.0), together=True),
+        "keras.io loop": Contestant(
+            keras_io,
+            keras_io,
+            steps=30,
+            soft="by editing the loss",
+            grid=[*loops, dict(rate=1.0)],
+        ),
+        STUDENT: Contestant(
+            student,
+            student,
+            steps,
+            timed_steps=12,
+            soft="yes",
+            defaults=dict(together=True),
+            grid=combine(rate=(1.0, 10.0, 100.0), together=True),
         ),
     }
-    return {name: Contestant(*row) for name, row in rows.items()}

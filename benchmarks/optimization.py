@@ -364,7 +364,8 @@ def run(homework: ModuleType, options: argparse.Namespace) -> None:
             kinds = {"tuned": (tuned[name]["settings"], steps)} if name in tuned else {}
             if network == "notebook":  # the control network only with tuned settings
                 default_steps = min(contestant.steps, options.steps or contestant.steps)
-                kinds = {"defaults": (contestant.defaults, default_steps), **kinds}
+                defaults = dict(contestant.defaults), default_steps
+                kinds = {"defaults": defaults, **kinds}
             if name == OURS:
                 kinds = {"as in the notebook": ({}, steps)}
             for kind, amount in kinds.items():

@@ -101,19 +101,19 @@ def leave_out(homework: ModuleType, part: str) -> Iterator[None]:
     def last_weights(*args: Any, **options: Any) -> Any:
         return adam(*args, **(options | {"ema_momentum": 0.0}))
 
+    def uniform_noise(_: Any, count: int) -> Any:
+        return tf.random.uniform((count, 28, 28, 1))
+
+    def half_the_rate(*_: Any, **options: Any) -> float:
+        return options["warmup_target"] / 2
+
     patches = {
         "without distortion": (homework, "transform", lambda images, _: images),
         "without mixing": (homework, "mix_with_noise", lambda x, y, _: (x, y)),
-        "without blots": (
-            *(homework, "draw_noise"),
-            lambda _, count: tf.random.uniform((count, 28, 28, 1)),
-        ),
+        "without blots": (homework, "draw_noise", uniform_noise),
         "without Gaussian noise": (homework, "add_noise", lambda images: images),
         "without averaging": (optimizers, "AdamW", last_weights),
-        "constant rate": (
-            *(schedules, "CosineDecay"),
-            lambda *_, **options: options["warmup_target"] / 2,
-        ),
+        "constant rate": (schedules, "CosineDecay", half_the_rate),
     }
     with patch.object(*patches[part]) if part in patches else contextlib.nullcontext():
         yield
@@ -359,10 +359,8 @@ def render(folder: Path) -> None:
     text = [record["machine"], "### Targets", check_targets(runs)]
     text += ["### Accuracy over time", curve_table(runs, record["rate"])]
     text += [f"![{alt}](training.png)", "### What each part costs and gives"]
-    write_section(
-        *(folder / "README.md", "training"),
-        "\n\n".join([*text, part_table(runs, record["fit_goal"])]),
-    )
+    text += [part_table(runs, record["fit_goal"])]
+    write_section(folder / "README.md", "training", "\n\n".join(text))
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -249,10 +249,8 @@ def test_training_runs_on_tiny_settings(
     options = training.parse([*text.split(), "--parts", "without averaging"])
     training.run(homework, options)
     runs = common.read_record(folder, "training")["runs"]
-    assert list(runs) == [
-        f"{name} | seed 1"
-        for name in (*("the notebook", "keras.io", "Deotte"), "without averaging")
-    ]
+    names = "the notebook", "keras.io", "Deotte", "without averaging"
+    assert list(runs) == [f"{name} | seed 1" for name in names]
     for run in runs.values():
         seconds, accuracy = run["curve"][0]
         assert seconds > 0 and 0 <= accuracy <= 1
@@ -297,9 +295,7 @@ def test_training_targets_are_the_levels_that_a_peer_reaches():
     }
     runs = {name: [{"curve": curve}] for name, curve in curves.items()}
     lines = training.check_targets(runs).splitlines()[2:]
-    assert [line.split(" | ")[0].strip("| ") for line in lines] == [
-        *("99.0% before keras.io", "99.0% before Deotte", "99.3% before Deotte")
-    ]
-    assert [line.split(" | ")[-1].strip(" |") for line in lines] == [
-        *("**missed**", "met", "met")
-    ]
+    levels = ["99.0% before keras.io", "99.0% before Deotte", "99.3% before Deotte"]
+    assert [line.split(" | ")[0].strip("| ") for line in lines] == levels
+    verdicts = [line.split(" | ")[-1].strip(" |") for line in lines]
+    assert verdicts == ["**missed**", "met", "met"]
