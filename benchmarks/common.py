@@ -198,6 +198,6 @@ def save_plot(figure: Any, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     temporary = path.with_name(path.name + ".tmp")
-    figure.savefig(temporary, format="png", dpi=100)
+    figure.savefig(temporary, format="png", dpi=100, bbox_inches="tight")
     os.replace(temporary, path)
     plt.close(figure)

@@ -51,6 +51,8 @@ PARTS = (
     "without averaging",
     "constant rate",
 )
+FIGURES = ("seconds", "validation accuracy", "test accuracy", "fit", "transfer")
+FIGURES += ("shape", "one piece", "gray", "spread", "worst digit below real")
 
 
 # ------------------------------------------------------------------------- trainings
@@ -231,7 +233,7 @@ def measure_training(
 ) -> dict[str, Any]:
     """Train one contestant or part; return curve, test accuracy and, if ours, images.
 
-    Ours are 100 images found from random starts, as `measure` measures them.
+    These are found from random starts, the digits in turn: 500, or 100 for a part.
     """
     data = load_data(homework, seed, options.images)
     if name in (SIMPLE, DEOTTE):
@@ -245,7 +247,7 @@ def measure_training(
     accuracy = float(np.mean(answers.argmax(axis=1) == data["test"][1]))
     entry = {"curve": curve, "test": accuracy}
     if name not in (SIMPLE, DEOTTE):
-        wanted, starts = make_starts(homework, 100, 0)
+        wanted, starts = make_starts(homework, 500 if name == OURS else 100, 0)
         task = make_task(homework, network)
         images = find_images(task, wanted, starts, homework.STEPS, 0)
         entry["images"] = measure(judges, network, images, wanted)
@@ -314,18 +316,37 @@ def check_targets(runs: dict[str, list[dict]]) -> str:
     return table(["target (median of the seeds)", "measured", ""], rows)
 
 
-def part_table(runs: dict[str, list[dict]], fit_goal: float) -> str:
+def describe_images(name: str, entry: dict, record: dict) -> list[str]:
+    """Return a row of one training: seconds, accuracies, and its images measured.
+
+    The last figure is by how much the shapes of the worst digit lie below those of real
+    ones.
+    """
+    images = entry["images"]
+    fit = np.mean(np.array(images["fit"]) <= record["fit_goal"])
+    by_digit = np.reshape(images["shape"], (-1, 10)).mean(axis=0)
+    row = [name, f"{entry['curve'][-1][0]:.0f}", f"{entry['curve'][-1][1]:.2%}"]
+    row += [f"{entry['test']:.2%}", f"{fit:.0%}"]
+    row += [f"{np.mean(images[x]):.1%}" for x in ("transfer", "shape", "one piece")]
+    row += [f"{np.mean(images[x]):.2f}" for x in ("gray", "spread")]
+    return [*row, f"{max(record['real'] - by_digit):.2f}"]
+
+
+def seed_table(record: dict) -> str:
+    """Return what the notebook's training gives from each seed."""
+    own = {k: x for k, x in record["runs"].items() if k.startswith(f"{OURS} | ")}
+    rows = [describe_images(k.split()[-1], entry, record) for k, entry in own.items()]
+    return table(["seed", *FIGURES], rows)
+
+
+def part_table(record: dict) -> str:
     """Return what each part costs in seconds, and gives by accuracy and by shape."""
-    rows = []
-    for name in (OURS, *(part for part in PARTS if part in runs)):
-        entry, images = runs[name][0], runs[name][0]["images"]
-        row = ["everything" if name == OURS else name, f"{entry['curve'][-1][0]:.0f}"]
-        row += [f"{entry['curve'][-1][1]:.2%}", f"{entry['test']:.2%}"]
-        row += [f"{np.mean(np.array(images['fit']) <= fit_goal):.0%}"]
-        row += [f"{np.mean(images[x]):.1%}" for x in ("transfer", "shape", "one piece")]
-        rows.append([*row, *(f"{np.mean(images[x]):.2f}" for x in ("gray", "spread"))])
-    header = ["training", "seconds", "validation accuracy", "test accuracy", "fit"]
-    return table([*header, "transfer", "shape", "one piece", "gray", "spread"], rows)
+    runs = group(record)
+    rows = [describe_images("everything", runs[OURS][0], record)]
+    for part in PARTS:
+        if part in runs:
+            rows.append(describe_images(part, runs[part][0], record))
+    return table(["training", *FIGURES], rows)
 
 
 def plot_curves(runs: dict[str, list[dict]]) -> Any:
@@ -358,8 +379,9 @@ def render(folder: Path) -> None:
     alt = "Lines of validation errors falling over the seconds of each training"
     text = [record["machine"], "### Targets", check_targets(runs)]
     text += ["### Accuracy over time", curve_table(runs, record["rate"])]
-    text += [f"![{alt}](training.png)", "### What each part costs and gives"]
-    text += [part_table(runs, record["fit_goal"])]
+    text += [f"![{alt}](training.png)", "### The notebook's from other seeds"]
+    text += [seed_table(record), "### What each part costs and gives"]
+    text += [part_table(record)]
     write_section(folder / "README.md", "training", "\n\n".join(text))
 
 
@@ -382,13 +404,19 @@ def run(homework: ModuleType, options: argparse.Namespace) -> None:
     folder, judges = options.folder, make_judges(homework)
     record = read_record(folder, "training") if options.only_missing else {}
     record |= {"machine": describe_machine(), "fit_goal": homework.FIT_GOAL}
+    _, _, digits, labels = (x[:2_000] for x in homework.load_mnist())
+    shape = homework.measure_images(digits, labels, digits, labels)["shape"]
+    record["real"] = [shape[labels == digit].mean() for digit in range(10)]
     runs = record.setdefault("runs", {})
     if "rate" not in record:
         count = min(options.images, 6_400)
         record["rate"] = measure_rate(homework, options.rounds, count)
-    # the first seed of all, then its parts: an interrupted run has the most of it
-    jobs = [(name, seed) for seed in options.seeds for name in (OURS, SIMPLE, DEOTTE)]
-    jobs[3:3] = [(part, options.seeds[0]) for part in options.parts]
+    # in this order an interrupted run has the most of it
+    first, *others = options.seeds
+    jobs = [(name, first) for name in (OURS, SIMPLE, DEOTTE)]
+    jobs += [(OURS, seed) for seed in others]
+    jobs += [(part, first) for part in options.parts]
+    jobs += [(name, seed) for seed in others for name in (SIMPLE, DEOTTE)]
     for name, seed in jobs:
         key = f"{name} | seed {seed}"
         if key not in runs:

@@ -255,6 +255,7 @@ def test_training_runs_on_tiny_settings(
         seconds, accuracy = run["curve"][0]
         assert seconds > 0 and 0 <= accuracy <= 1
     assert len(runs["without averaging | seed 1"]["images"]["shape"]) == 100
+    assert len(runs["the notebook | seed 1"]["images"]["shape"]) == 500
     written = section(folder, "training")
     assert "| without averaging |" in written
 
@@ -285,6 +286,18 @@ def test_parts_are_left_out_and_put_back(homework):
         decay = optimizers.schedules.CosineDecay
         assert decay(1e-5, decay_steps=9, warmup_target=2e-3, warmup_steps=1) == 1e-3
     assert [getattr(homework, name) for name in names] == before
+
+
+def test_the_worst_digit_is_the_one_farthest_below_real_ones():
+    shape = [1] * 20
+    shape[3] = shape[8] = shape[18] = 0  # half of the 3s, and no 8, is right
+    images = entry(shape)
+    run = {"curve": [[9.0, 0.99]], "test": 0.98, "images": images}
+    real = [1.0] * 8 + [0.3, 1.0]
+    record = {"runs": {"the notebook | seed 7": run}, "fit_goal": 1e-3, "real": real}
+    row = training.seed_table(record).splitlines()[2]
+    assert row.startswith("| 7 | 9 | 99.00% | 98.00% | 0% | 85.0% | 85.0% |")
+    assert row.endswith("| 0.50 |")
 
 
 def test_training_targets_are_the_levels_that_a_peer_reaches():
