@@ -306,7 +306,8 @@ def test_training_targets_are_the_levels_that_a_peer_reaches():
         "keras.io": [(5, 0.99)],
         "Deotte": [(15, 0.991), (45, 0.993), (70, 0.994)],
     }
-    runs = {name: [{"curve": curve}] for name, curve in curves.items()}
+    runs = {name: {"7": {"curve": curve}} for name, curve in curves.items()}
+    runs["the notebook"]["8"] = {"curve": []}  # no peer has this seed
     lines = training.check_targets(runs).splitlines()[2:]
     levels = ["99.0% before keras.io", "99.0% before Deotte", "99.3% before Deotte"]
     assert [line.split(" | ")[0].strip("| ") for line in lines] == levels
