@@ -322,8 +322,8 @@ def check_targets(runs: dict[str, dict]) -> str:
     return table(["target (median of the seeds)", "measured", ""], rows)
 
 
-def describe_images(name: str, entry: dict, record: dict) -> list[str]:
-    """Return a row of one training: seconds, accuracies, and its images measured.
+def describe_images(entry: dict, record: dict) -> list[str]:
+    """Return the figures of one training: seconds, accuracies, and its images measured.
 
     The last figure is by how much the shapes of the worst digit lie below those of real
     ones.
@@ -331,29 +331,21 @@ def describe_images(name: str, entry: dict, record: dict) -> list[str]:
     images = entry["images"]
     fit = np.mean(np.array(images["fit"]) <= record["fit_goal"])
     by_digit = np.reshape(images["shape"], (-1, 10)).mean(axis=0)
-    row = [name, f"{entry['curve'][-1][0]:.0f}", f"{entry['curve'][-1][1]:.2%}"]
+    row = [f"{entry['curve'][-1][0]:.0f}", f"{entry['curve'][-1][1]:.2%}"]
     row += [f"{entry['test']:.2%}", f"{fit:.0%}"]
     row += [f"{np.mean(images[x]):.1%}" for x in ("transfer", "shape", "one piece")]
     row += [f"{np.mean(images[x]):.2f}" for x in ("gray", "spread")]
     return [*row, f"{max(record['real'] - by_digit):.2f}"]
 
 
-def seed_table(record: dict) -> str:
-    """Return what the notebook's training gives from each seed."""
-    own = group(record)[OURS]
-    rows = [describe_images(seed, entry, record) for seed, entry in own.items()]
-    return table(["seed", *FIGURES], rows)
-
-
 def part_table(record: dict) -> str:
     """Return what each part costs in seconds, and gives by accuracy and by shape."""
     runs, rows = group(record), []
     for name in (OURS, *PARTS):
-        if name in runs:
-            first = next(iter(runs[name].values()))
+        for seed, entry in runs.get(name, {}).items():
             title = "everything" if name == OURS else name
-            rows.append(describe_images(title, first, record))
-    return table(["training", *FIGURES], rows)
+            rows.append([title, seed, *describe_images(entry, record)])
+    return table(["training", "seed", *FIGURES], rows)
 
 
 def plot_curves(runs: dict[str, dict]) -> Any:
@@ -386,8 +378,7 @@ def render(folder: Path) -> None:
     alt = "Lines of validation errors falling over the seconds of each training"
     text = [record["machine"], "### Targets", check_targets(runs)]
     text += ["### Accuracy over time", curve_table(runs, record["rate"])]
-    text += [f"![{alt}](training.png)", "### The notebook's network from each seed"]
-    text += [seed_table(record), "### What each part costs and gives"]
+    text += [f"![{alt}](training.png)", "### What each part costs and gives"]
     text += [part_table(record)]
     write_section(folder / "README.md", "training", "\n\n".join(text))
 

@@ -295,8 +295,10 @@ def test_the_worst_digit_is_the_one_farthest_below_real_ones():
     run = {"curve": [[9.0, 0.99]], "test": 0.98, "images": images}
     real = [1.0] * 8 + [0.3, 1.0]
     record = {"runs": {"the notebook | seed 7": run}, "fit_goal": 1e-3, "real": real}
-    row = training.seed_table(record).splitlines()[2]
-    assert row.startswith("| 7 | 9 | 99.00% | 98.00% | 0% | 85.0% | 85.0% |")
+    row = training.part_table(record).splitlines()[2]
+    assert row.startswith(
+        "| everything | 7 | 9 | 99.00% | 98.00% | 0% | 85.0% | 85.0% |"
+    )
     assert row.endswith("| 0.50 |")
 
 
