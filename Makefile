@@ -7,9 +7,19 @@ VENV := .venv
 VENV_BENCHMARK := .venv-benchmark
 VENV_PYTHON := $(VENV)/bin/python
 PIP_INSTALL := $(VENV_PYTHON) -m pip install --disable-pip-version-check
+NOTEBOOK ?= $(wildcard Homework2_*.ipynb)
 UV_COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-annotate
 PIP_BENCHMARK := $(VENV_BENCHMARK)/bin/python -m pip install --disable-pip-version-check
+
+# An environment outlives the Python it was made with, but cannot start without it.
+ifeq ($(filter clean help,$(MAKECMDGOALS)),)
+GONE := $(shell for folder in $(VENV) $(VENV_BENCHMARK); do [ ! -e $$folder/created ] || \
+	$$folder/bin/python -c 'import pip' 2>/dev/null || echo $$folder; done)
+ifneq ($(GONE),)
+$(error the Python of $(GONE) has vanished: run `make clean`, then this again)
+endif
+endif
 
 .PHONY: help run companion test test-slow test-browser check format submission report outputs
 .PHONY: lock chromium benchmark benchmark-training clean
@@ -18,15 +28,10 @@ help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /make \1	/'
 
 run: $(VENV)/installed ## run the homework notebook from top to bottom, in place
-	@set -- Homework2_*.ipynb; \
-	if [ "$$#" -ne 1 ] || [ ! -f "$$1" ]; then \
-		echo "expected one notebook named Homework2_*.ipynb here, found: $$*" >&2; \
-		exit 1; \
-	fi; \
-	exec $(VENV_PYTHON) tools/notebook.py "$$1"
+	$(VENV_PYTHON) tools/run_notebook.py
 
 companion: $(VENV)/installed-companion ## run the notebook of the second assignment, in place
-	$(VENV_PYTHON) tools/notebook.py companion/DeepLearningAssignment.ipynb
+	$(VENV_PYTHON) tools/run_notebook.py companion/DeepLearningAssignment.ipynb
 
 test: $(VENV)/installed-dev ## check style, then run all tests
 	$(VENV_PYTHON) -m ruff check .
@@ -36,7 +41,7 @@ test: $(VENV)/installed-dev ## check style, then run all tests
 test-slow: $(VENV)/installed-dev ## run the tests that take long: whole notebooks, kills
 	$(VENV_PYTHON) -m pytest -m slow -n 2 --dist loadfile
 
-test-browser: chromium $(VENV)/installed-dev ## run the notebook in JupyterLab, look at the report
+test-browser: chromium $(VENV)/installed-dev ## run the notebook in JupyterLab
 	$(VENV_PYTHON) -m pytest tests/browser
 
 check: ## all tests: the quick ones, the slow ones, those in a browser
@@ -52,12 +57,12 @@ format: $(VENV)/installed-dev ## format code and notebooks, mend what can be men
 submission: $(VENV)/installed ## write the file to hand in: NUMBER=… LAST=… FIRST=…
 	@$(VENV_PYTHON) tools/make_submission.py "$$NUMBER" "$$LAST" "$$FIRST"
 
-report: $(VENV)/installed-dev ## write the notebook as HTML and PDF: NOTEBOOK=… for another
-	$(VENV_PYTHON) tools/make_report.py "$${NOTEBOOK:-$$(ls Homework2_*.ipynb)}"
+report: $(VENV)/installed-dev ## write the notebook as a page: NOTEBOOK=… for another
+	$(VENV_PYTHON) -m nbconvert --to html --template classic --output-dir dist "$(NOTEBOOK)"
 
 outputs: $(VENV)/installed-dev ## print the notebook without its code: texts and tables
 	@$(VENV_PYTHON) -m nbconvert --to markdown --no-input --stdout --log-level ERROR \
-		"$${NOTEBOOK:-$$(ls Homework2_*.ipynb)}"
+		"$(NOTEBOOK)"
 
 # Together, so that one environment serves all of them.
 lock: $(VENV)/installed-dev ## resolve the requirements anew, with digests
@@ -74,7 +79,7 @@ benchmark-training: $(VENV_BENCHMARK)/installed ## compare the training, at full
 	$(VENV_BENCHMARK)/bin/python benchmarks/training.py
 
 clean: ## remove the environments and all caches
-	rm -rf $(VENV) $(VENV_BENCHMARK) .hypothesis .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_BENCHMARK) .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
 

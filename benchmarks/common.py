@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 def load_homework() -> ModuleType:
     """Return the functions and settings of the notebook, working in its folder."""
-    from notebook import find_homework, import_functions
+    from notebooks import find_homework, import_functions
 
     os.chdir(ROOT)
     homework = import_functions(find_homework())

@@ -18,15 +18,15 @@ os.environ["MPLBACKEND"] = "Agg"
 import nbformat
 import pytest
 from nbformat import NotebookNode
-from notebook import (
+from notebooks import (
     ROOT,
-    execute,
     find_homework,
     has_code,
     import_functions,
     inject_parameters,
     read_notebook,
 )
+from run_notebook import execute
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

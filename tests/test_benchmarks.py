@@ -10,7 +10,7 @@ import numpy as np
 import optimization
 import pytest
 import training
-from notebook import ROOT
+from notebooks import ROOT
 
 WANTED = np.array([3, 5])
 PEERS = {

@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 from conftest import ROOT, texts_of
-from notebook import COMPANION, execute, find_faults, inject_parameters, read_notebook
+from notebooks import COMPANION, inject_parameters, read_notebook
+from run_notebook import execute, find_faults
 
 # Small numbers that every cell can still work with
 TINY = dict(DESCENT_STEPS=40, DESCENT_STARTS=3, RANDOM_DRAWS=20)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from notebook import COMPANION, import_functions
+from notebooks import COMPANION, import_functions
 
 LOSSES = ("cross_entropy", "sigmoid_error", "linear_error")
 

@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 import pytest
 from conftest import ROOT
-from notebook import COMPANION, import_functions, read_notebook
+from notebooks import COMPANION, import_functions, read_notebook
 
 TINY = dict(SEARCH_TRIALS=2, SEARCH_EPOCHS=1, SEARCH_IMAGES=250)
 

@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import scipy.io
-from notebook import COMPANION, execute, import_functions, inject_parameters
-from notebook import read_notebook as read
+from notebooks import COMPANION, import_functions, inject_parameters
+from notebooks import read_notebook as read
 from numpy.lib.stride_tricks import sliding_window_view
+from run_notebook import execute
 
 
 @pytest.fixture(scope="module")
@@ -635,7 +636,7 @@ device = tf.config.LogicalDeviceConfiguration()
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [device, device]
 )
-from notebook import import_functions
+from notebooks import import_functions
 companion = import_functions(Path(sys.argv[1]), name="companion")
 companion.GPUS = [each.name for each in tf.config.list_logical_devices("CPU")]
 companion.TIMM_PRESETS["ResNet-18"] = sys.argv[2]

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from conftest import ROOT
-from notebook import find_homework, import_functions, tags
+from notebooks import find_homework, import_functions, tags
 
 HALF = [0, 0, 0.5, 0.5, 0, 0, 0, 0, 0, 0]
 

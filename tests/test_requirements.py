@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
-from notebook import ROOT
+from notebooks import ROOT
 
 # Requirements by hand, and beside each what it was resolved to.
 LOCKED = (
@@ -60,3 +62,16 @@ def test_the_readme_names_the_licence_of_every_package():
     text = (ROOT / "README.md").read_text().split("## Data and licence")[1]
     named = set(re.findall(r"[\w-]+", text))
     assert not set(read_pins(ROOT / "requirements-dev.txt")) - named
+
+
+@pytest.mark.parametrize("name", [".venv", ".venv-benchmark"])
+def test_an_environment_whose_python_has_vanished_is_named(tmp_path, name):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / name / "bin").mkdir(parents=True)
+    (tmp_path / name / "bin" / "python").symlink_to("/no/python")
+    (tmp_path / name / "created").touch()
+    command = ["make", "run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode
+    (line,) = done.stderr.splitlines()
+    assert f"the Python of {name} has vanished: run `make clean`" in line

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, run_notebook, select_cells, texts_of, under
 from make_submission import REHEARSAL
 from nbclient.exceptions import CellExecutionError
-from notebook import has_code
+from notebooks import has_code
 
 START_OF_PART_2 = (
     "Setup",

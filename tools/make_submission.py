@@ -13,16 +13,15 @@ import tempfile
 from pathlib import Path
 
 from nbclient.exceptions import CellExecutionError
-from notebook import (
+from notebooks import (
     ROOT,
     NotebookError,
-    execute,
-    find_faults,
     find_homework,
     inject_parameters,
     read_notebook,
     replace_file,
 )
+from run_notebook import check_place, execute, find_faults, find_other_parameters
 
 # Small numbers that every cell can still work with
 REHEARSAL = dict(EPOCHS=2, TRAINING_IMAGES=5_000, STEPS=40, SOFT_STEPS=40)
@@ -62,15 +61,17 @@ def main(number: str = "", last: str = "", first: str = "") -> int:
     """Check, rehearse, copy; return the exit code."""
     try:
         name, path = submission_name(number, last, first), find_homework()
-        if faults := find_faults(read_notebook(path), ROOT):
+        dist = ROOT / "dist"
+        check_place((dist if dist.exists() else ROOT) / name)
+        notebook, content = read_notebook(path), path.read_bytes()
+        faults = find_faults(notebook, ROOT) + find_other_parameters(notebook)
+        if faults:
             raise NotebookError("\n  ".join(["`make run` it first:", *faults]))
-        content = path.read_bytes()
         rehearse(path)
-    except (NotebookError, CellExecutionError, RuntimeError) as error:
+        replace_file(dist / name, content)
+    except (NotebookError, CellExecutionError, OSError) as error:
         print(f"error: {error}\nNo file was written.", file=sys.stderr)
         return 1
-    (ROOT / "dist").mkdir(exist_ok=True)
-    replace_file(ROOT / "dist" / name, content)
     print(f"wrote dist/{name}: hand in this file")
     return 0
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
-import notebook as tool
 import pytest
+import run_notebook as tool
 from conftest import make_notebook
 from nbformat.v4 import new_output
 
@@ -75,6 +78,30 @@ def test_a_run_stores_outputs_that_pass_the_check(write, capfd, monkeypatch):
     assert path.read_bytes() == first
 
 
+def test_the_kernel_is_this_python_whatever_is_named(write, tmp_path, monkeypatch):
+    path = write(
+        f"import os, sys\nos.path.samefile(sys.executable, {sys.executable!r})"
+    )
+    for name in ("python3", "another environment"):
+        folder = tmp_path / "kernels" / name
+        folder.mkdir(parents=True)
+        (folder / "kernel.json").write_text(json.dumps(dict(argv=["false"])))
+        notebook = tool.read_notebook(path)
+        notebook.metadata["kernelspec"] = {"name": name, "display_name": name}
+        nbformat.write(notebook, path)
+        monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+        assert run(path) == 0
+        assert outputs_of(path)[0][0].data["text/plain"] == "True"
+
+
+def test_without_a_name_the_homework_is_meant(write, monkeypatch, capfd):
+    path = write("1")
+    monkeypatch.setattr(tool, "find_homework", lambda: path)
+    assert run() == 0
+    assert run("--check") == 0
+    assert f"wrote {path}" in capfd.readouterr().out
+
+
 def test_text_and_figures_keep_their_order(write):
     path = write(
         "import sys\nfrom IPython.display import display\n"
@@ -103,13 +130,34 @@ def test_nothing_of_other_programs_is_kept(write):
     assert run(path, "--check") == 1
 
 
-def test_the_result_can_go_elsewhere_with_other_parameters(write, tmp_path):
+def test_the_result_can_go_elsewhere_with_other_parameters(write, tmp_path, capfd):
     path = write(("EPOCHS = 30  # passes\nNAME = 'a'", "parameters"), "EPOCHS, NAME")
     before = path.read_bytes()
     result = tmp_path / ("x" * 244 + ".ipynb")  # as long as a file's name may be
     assert run(path, "--output", result, "EPOCHS=-2", "NAME='x=y'") == 0
     assert path.read_bytes() == before
     assert outputs_of(result)[2][0].data["text/plain"] == "(-2, 'x=y')"
+    assert run(result, "--output", path, "EPOCHS=4") == 0
+    assert outputs_of(path)[3][0].data["text/plain"] == "(4, 'x=y')"
+    used = tool.read_notebook(path).metadata["executed"]["parameters"]
+    assert used == {"EPOCHS": "4", "NAME": "'x=y'"}
+    assert run(path, "--check") == 1
+    message = "the outputs were made with EPOCHS = 4, its cell holds 30"
+    assert message in capfd.readouterr().err
+
+
+def test_a_notebook_of_an_older_format_is_upgraded(write, tmp_path):
+    path, result = write(("EPOCHS = 30", "parameters"), "EPOCHS"), tmp_path / "new"
+    notebook = tool.read_notebook(path)
+    notebook.nbformat_minor = 4
+    for cell in notebook.cells:
+        del cell["id"]
+    nbformat.write(notebook, path)
+    before = path.read_bytes()
+    assert run(path, "--output", result, "EPOCHS=2") == 0
+    assert path.read_bytes() == before
+    assert outputs_of(result)[2][0].data["text/plain"] == "2"
+    assert tool.read_notebook(result).nbformat_minor == 5
 
 
 def test_a_folder_with_letters_of_elsewhere(tmp_path):
@@ -131,7 +179,9 @@ def test_a_folder_with_letters_of_elsewhere(tmp_path):
     ("source", "message"),
     [
         ("raise ValueError('expected this')", "ValueError: expected this"),
-        ("import os\nos._exit(1)", "Python ended by itself"),
+        ("import os\nos._exit(3)", "(import os): Python ended with exit status 3\n"),
+        ("import os\nos.kill(os.getpid(), 15)", "by signal 15 (Terminated)\n"),
+        ("import os\nos.kill(os.getpid(), 9)", "(Killed): perhaps the memory ran out"),
         ("print(object())", "an address: <object object at 0x"),
         ("print('/home/ann/x')", "a path"),
         ("open('small book.ipynb', 'a').write(' ')", "it was edited while it ran"),
@@ -143,6 +193,17 @@ def test_what_goes_wrong_in_a_run_leaves_the_file(write, capfd, source, message)
     assert run(path) == 1
     assert path.read_bytes().rstrip(b" ") == before.rstrip(b" ")
     assert message in capfd.readouterr().err
+
+
+def test_what_no_notebook_can_hold_is_not_written(write):
+    path = write("from IPython import display as d\nd.display({'a': {1: 2}}, raw=True)")
+    before = path.read_bytes()
+    command = [sys.executable, PROGRAM, path]  # apart: nbclient leaves a task behind
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: code cell 1 (from IPython import display as d): {")
+    assert path.read_bytes() == before
 
 
 def test_a_run_is_not_lost_when_its_notebook_has_another_name(write, capfd):
@@ -179,32 +240,73 @@ def test_an_interrupt_leaves_the_file_and_no_kernel(write):
         os.kill(pid, 0)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such pipes and limits")
 def test_a_place_that_cannot_take_the_result_is_found_before_the_run(
     write, tmp_path, capfd
 ):
-    path = write("open('ran', 'w').close()")
+    path, pipe = write("open('ran', 'w').close()"), tmp_path / "pipe"
+    os.mkfifo(pipe)
     for output, message in (
         (tmp_path, "is a folder"),
+        (pipe, "is a folder, a pipe or a device: name another"),
         (tmp_path / "no" / "x.ipynb", "cannot write to"),
         (tmp_path / ("x" * 260), "cannot write to"),
     ):
         assert run(path, "--output", output) == 1
-        assert message in capfd.readouterr().err
+        (line,) = capfd.readouterr().err.splitlines()
+        assert message in line
+    assert run(pipe) == 1
+    assert "it is a folder, a pipe or a device" in capfd.readouterr().err
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_full_disk_keeps_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "small.ipynb"
-    path.write_text("old")
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such pipes and limits")
+def test_with_all_disks_full_the_old_file_stays(write, tmp_path, monkeypatch, capfd):
+    import resource
 
-    def fail(*_):
-        raise OSError("disk full")
+    path, temporary = write("print('x' * 500_000)"), tmp_path / "temporary"
+    before = path.read_bytes()
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # bytes of a file
+    try:
+        assert run(path) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert capfd.readouterr().err.splitlines() == [
+        f"error: {path} was left as it was:",
+        "  it could not be written (File too large)",
+        "The run could not be kept in a temporary folder (File too large)",
+    ]
+    assert path.read_bytes() == before
+    assert [x for x in tmp_path.rglob("*") if x.is_file()] == [path]
 
-    monkeypatch.setattr(tool.os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        tool.replace_file(path, b"new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("plt.plot([1])", "(plt.plot([1])): plot(…) as its last line is shown"),
+        ("x = 1\naxes[0].imshow(\n    x\n)  # ;", "(x = 1): imshow(…) as its last"),
+        (("1", "skip-execution"), "(1): its tag skip-execution leaves it out"),
+    ],
+)
+def test_what_would_spoil_a_run_is_found_before_it(write, capfd, source, message):
+    path = write("open('ran', 'w').close()", source)
+    before = path.read_bytes()
+    assert run(path) == 1
+    assert f"code cell 2 {message}" in capfd.readouterr().err
+    assert path.read_bytes() == before
+    assert not (path.parent / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["plt.plot([1]);", "x = plt.plot([1])", "plt.show()", "%pwd\nplt.plot([1])"],
+)
+def test_what_shows_nothing_is_no_fault(source):
+    assert tool.find_early_faults(make_notebook(source)) == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
