@@ -64,13 +64,18 @@ outputs: $(VENV)/installed-dev ## print the notebook without its code: texts and
 	@$(VENV_PYTHON) -m nbconvert --to markdown --no-input --stdout --log-level ERROR \
 		"$(NOTEBOOK)"
 
-# Together, so that one environment serves all of them.
-lock: $(VENV)/installed-dev ## resolve the requirements anew, with digests
+# One environment serves the first three. The benchmarks have other releases of what the
+# notebook does not need, and Xplique without what it asks for (see the file).
+lock: $(VENV)/installed-dev ## resolve all requirements, with digests
 	$(UV_COMPILE) requirements-dev.txt --output-file requirements-dev.lock
 	$(UV_COMPILE) -c requirements-dev.lock companion/requirements.txt \
 		--output-file companion/requirements.lock
 	$(UV_COMPILE) -c requirements-dev.lock requirements.txt \
 		--output-file requirements.lock
+	$(UV_COMPILE) -c requirements.lock benchmarks/requirements.txt \
+		--output-file benchmarks/requirements.lock
+	$(UV_COMPILE) --no-deps benchmarks/requirements-xplique.txt \
+		--output-file benchmarks/requirements-xplique.lock
 
 benchmark: $(VENV_BENCHMARK)/installed ## compare the descent with what others use
 	$(VENV_BENCHMARK)/bin/python benchmarks/optimization.py
@@ -121,9 +126,8 @@ chromium:
 			"name another build of it with CHROMIUM=PATH" >&2; exit 1; }
 
 # The peers live apart, so that the notebook and the tests do without them.
-$(VENV_BENCHMARK)/installed: requirements.txt benchmarks/requirements.txt
-$(VENV_BENCHMARK)/installed: benchmarks/requirements-xplique.txt
-$(VENV_BENCHMARK)/installed: $(VENV_BENCHMARK)/created
-	$(PIP_BENCHMARK) -r benchmarks/requirements.txt
-	$(PIP_BENCHMARK) --no-deps -r benchmarks/requirements-xplique.txt
+$(VENV_BENCHMARK)/installed: benchmarks/requirements.lock $(VENV_BENCHMARK)/created
+$(VENV_BENCHMARK)/installed: benchmarks/requirements-xplique.lock
+	$(PIP_BENCHMARK) --require-hashes -r benchmarks/requirements.lock
+	$(PIP_BENCHMARK) --require-hashes --no-deps -r benchmarks/requirements-xplique.lock
 	@touch $@

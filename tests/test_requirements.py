@@ -11,11 +11,9 @@ import pytest
 from notebooks import ROOT
 
 # Requirements by hand, and beside each what it was resolved to.
-LOCKED = (
-    "requirements.txt",
-    "companion/requirements.txt",
-    "requirements-dev.txt",
-)
+TOGETHER = ("requirements.txt", "companion/requirements.txt", "requirements-dev.txt")
+OF_BENCHMARKS = "benchmarks/requirements.txt"
+LOCKED = (*TOGETHER, OF_BENCHMARKS, "benchmarks/requirements-xplique.txt")
 
 
 def read_pins(path: Path) -> dict[str, str]:
@@ -50,9 +48,10 @@ def test_what_is_asked_for_is_locked_with_digests(name):
     assert all(digests for _, digests in locked.values())
 
 
-def test_all_locks_agree():
-    """So that one environment serves them all."""
-    locks = [read_lock((ROOT / name).with_suffix(".lock")) for name in LOCKED]
+@pytest.mark.parametrize("together", [TOGETHER, ("requirements.txt", OF_BENCHMARKS)])
+def test_locks_agree_on_what_they_share(together):
+    """One environment serves the first three; the peers run on the notebook's."""
+    locks = [read_lock((ROOT / name).with_suffix(".lock")) for name in together]
     for package in set().union(*locks):
         versions = {lock[package][0] for lock in locks if package in lock}
         assert len(versions) == 1, f"{package}: {versions}; run `make lock`"
@@ -61,7 +60,8 @@ def test_all_locks_agree():
 def test_the_readme_names_the_licence_of_every_package():
     text = (ROOT / "README.md").read_text().split("## Data and licence")[1]
     named = set(re.findall(r"[\w-]+", text))
-    assert not set(read_pins(ROOT / "requirements-dev.txt")) - named
+    for name in LOCKED:
+        assert not set(read_pins(ROOT / name)) - named
 
 
 @pytest.mark.parametrize("name", [".venv", ".venv-benchmark"])
