@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import platform
@@ -16,18 +17,16 @@ from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
 import numpy as np
+from notebooks import ROOT, find_homework, import_functions, replace_file
 
-FOLDER = Path(__file__).resolve().parent
-ROOT = FOLDER.parent
-sys.path.insert(0, str(ROOT / "tools"))
+FOLDER = ROOT / "benchmarks"
 
 
 def load_homework() -> ModuleType:
     """Return the functions and settings of the notebook, working in its folder."""
-    from notebooks import find_homework, import_functions
-
     os.chdir(ROOT)
     homework = import_functions(find_homework())
     homework.matplotlib.use("Agg")
@@ -173,14 +172,6 @@ def write_section(path: Path, name: str, text: str) -> None:
     replace_file(path, f"{head}{begin}\n\n{text.strip()}\n\n{end}{tail}".encode())
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file in one rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-
-
 def read_record(folder: Path, name: str) -> dict[str, Any]:
     """Return what `write_record` wrote, or an empty dictionary."""
     path = folder / "results" / f"{name}.json"
@@ -189,15 +180,15 @@ def read_record(folder: Path, name: str) -> dict[str, Any]:
 
 def write_record(folder: Path, name: str, record: dict[str, Any]) -> None:
     """Write measured figures to `results/name.json`."""
-    text = json.dumps(record, indent=1) + "\n"
+    text = json.dumps(record) + "\n"
     replace_file(folder / "results" / f"{name}.json", text.encode())
 
 
 def save_plot(figure: Any, path: Path) -> None:
-    """Write a figure as PNG in one rename, and close it."""
+    """Write a figure as PNG in one step, and close it."""
     import matplotlib.pyplot as plt
 
-    temporary = path.with_name(path.name + ".tmp")
-    figure.savefig(temporary, format="png", dpi=100, bbox_inches="tight")
-    os.replace(temporary, path)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=100, bbox_inches="tight")
+    replace_file(path, content.getvalue())
     plt.close(figure)

@@ -9,6 +9,7 @@ The search writes `results/tuned_settings.json`, which the first form uses.
 from __future__ import annotations
 
 import argparse
+import io
 import time
 from functools import partial
 from pathlib import Path
@@ -378,11 +379,10 @@ def run(homework: ModuleType, options: argparse.Namespace) -> None:
                 )
                 print(f"{network}: {key}: {transfer:.1%}, {shape:.1%}", flush=True)
         write_record(folder, "optimization", record)
+        content = io.BytesIO()
+        np.savez_compressed(content, **pictures)
         path = folder / "results" / f"pictures_{network}.npz"
-        partial_file = path.with_suffix(".partial.npz")
-        np.savez_compressed(partial_file, **pictures)
-        replace_file(path, partial_file.read_bytes())
-        partial_file.unlink()
+        replace_file(path, content.getvalue())
     render(folder)
 
 
