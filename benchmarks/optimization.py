@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from common import (
+    FIT_GOAL,
     FOLDER,
     Judges,
     alternate,
@@ -119,7 +120,7 @@ def measure_quality(
         images = contestant.run(task, wanted, starts, budget, 0, **settings)
         seconds = round(time.perf_counter() - clock, 2)
         measured = measure(judges, task.network, images, wanted)
-        share = float(np.mean(np.array(measured["fit"]) <= homework.FIT_GOAL))
+        share = float(np.mean(np.array(measured["fit"]) <= FIT_GOAL))
         budgets.append([budget, share, seconds])
         if first is None:
             entry, first = measured, np.round(images[:10, ..., 0] * 255)
@@ -171,7 +172,7 @@ def search(
         pairs = zip(holes, wanted, strict=True)
         shape = (pieces == 1) & [hole in homework.HOLES[digit] for hole, digit in pairs]
         logits = task.network.predict(images, verbose=0)
-        fits = homework.divergence(targets, logits).numpy() <= homework.FIT_GOAL
+        fits = homework.divergence(targets, logits).numpy() <= FIT_GOAL
         tried.append([settings, np.mean(read), np.mean(shape), np.mean(fits)])
         print(name, *tried[-1], flush=True)
     best = max(tried, key=lambda x: (x[1] + x[2], x[3]))[0]
@@ -336,9 +337,9 @@ def run(homework: ModuleType, options: argparse.Namespace) -> None:
     """Search settings, or measure and write the page's section."""
     folder, names = options.folder, options.contestants
     names = names or list(list_contestants(homework.STEPS))
-    files = {"notebook": homework.MODEL_FILE, "control": homework.CONTROL_FILE}
+    files = {"notebook": "mnist_cnn.keras", "control": "without_mixing.keras"}
     tasks = {
-        name: make_task(homework, homework.load_network(file))
+        name: make_task(homework, homework.load_network(homework.MODELS / file))
         for name, file in files.items()
     }
     steps = options.steps or homework.STEPS

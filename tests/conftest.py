@@ -84,6 +84,12 @@ def texts_of(cells: list[NotebookNode]) -> list[str]:
     return texts
 
 
+def figures_of(notebook: NotebookNode) -> list[NotebookNode]:
+    """Return the outputs of a notebook that are pictures."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output for output in outputs if "image/png" in output.get("data", {})]
+
+
 def headings_of(cell: NotebookNode) -> list[tuple[int, str]]:
     """Return the (level, text) of every heading in a markdown cell."""
     if cell.cell_type != "markdown":
