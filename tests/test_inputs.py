@@ -207,7 +207,7 @@ def test_a_saved_network_keeps_its_validation_images(
 def test_part_2_refuses_a_network_made_with_other_settings(
     start, run_cell, linear_model
 ):
-    title = "# The training digits, and the network that Part 1 saved"
+    title = "# The digits, the network that Part 1 saved"
     module = start(SEED=1)
     message = r"no other_settings.models.mnist_cnn\.keras: run Part 1 with RETRAIN"
     with pytest.raises(FileNotFoundError, match=message):
