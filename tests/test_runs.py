@@ -76,9 +76,6 @@ def saved_run(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    reason="the judges' layers draw their seeds before `train_judge` sets one"
-)
 def test_cells_that_run_twice_in_one_kernel_print_the_same(saved_run):
     _, first, second = saved_run
     for one, other in zip(first.cells, second.cells, strict=True):
