@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 import run_notebook as tool
 from conftest import make_notebook
 from nbformat.v4 import new_output
+from notebooks import read_notebook, replace_file
 
 PROGRAM = Path(tool.__file__)
 
@@ -39,7 +41,7 @@ def run(*arguments: str | Path) -> int:
 
 def outputs_of(path: Path) -> list[list]:
     """Return the outputs of every code cell of a notebook file."""
-    cells = tool.read_notebook(path).cells
+    cells = read_notebook(path).cells
     return [cell.outputs for cell in cells if cell.cell_type == "code"]
 
 
@@ -73,7 +75,7 @@ def test_a_run_stores_outputs_that_pass_the_check(write, capfd, monkeypatch):
     shown = capfd.readouterr()
     assert "[4/4] print(open('beside.txt').read()) ... " in shown.out
     assert "wrote" in shown.out
-    assert run(path, "--check") == 0
+    assert tool.find_faults(read_notebook(path), path.parent) == []
     assert run(path) == 0  # the order of a set included
     assert path.read_bytes() == first
 
@@ -82,24 +84,17 @@ def test_the_kernel_is_this_python_whatever_is_named(write, tmp_path, monkeypatc
     path = write(
         f"import os, sys\nos.path.samefile(sys.executable, {sys.executable!r})"
     )
-    for name in ("python3", "another environment"):
+    notebook = read_notebook(path)
+    notebook.metadata["kernelspec"] = {"name": "other", "display_name": "Other"}
+    nbformat.write(notebook, path)
+    for name in ("python3", "other"):
         folder = tmp_path / "kernels" / name
         folder.mkdir(parents=True)
         (folder / "kernel.json").write_text(json.dumps(dict(argv=["false"])))
-        notebook = tool.read_notebook(path)
-        notebook.metadata["kernelspec"] = {"name": name, "display_name": name}
-        nbformat.write(notebook, path)
-        monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-        assert run(path) == 0
-        assert outputs_of(path)[0][0].data["text/plain"] == "True"
-
-
-def test_without_a_name_the_homework_is_meant(write, monkeypatch, capfd):
-    path = write("1")
-    monkeypatch.setattr(tool, "find_homework", lambda: path)
-    assert run() == 0
-    assert run("--check") == 0
-    assert f"wrote {path}" in capfd.readouterr().out
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    monkeypatch.setattr(tool.notebooks, "find_homework", lambda: path)
+    assert run() == 0  # without a name the homework is meant
+    assert outputs_of(path)[0][0].data["text/plain"] == "True"
 
 
 def test_text_and_figures_keep_their_order(write):
@@ -114,24 +109,27 @@ def test_text_and_figures_keep_their_order(write):
 
 def test_nothing_of_other_programs_is_kept(write):
     path = write("1")
-    notebook = tool.read_notebook(path)
+    notebook = read_notebook(path)
     notebook.metadata["colab"] = {"provenance": [], "authorship_tag": "x"}
     notebook.metadata["papermill"] = {"input_path": "/home/ann/x.ipynb"}
     notebook.cells[0].metadata["executionInfo"] = {"user": {"displayName": "Ann"}}
     notebook.cells[0].metadata["tags"] = ["parameters"]
     nbformat.write(notebook, path)
+    assert len(tool.find_faults(notebook, path.parent)) > 1
     assert run(path) == 0
     text = path.read_text()
     assert not [x for x in ("colab", "papermill", "Ann", "ann") if x in text]
-    notebook = tool.read_notebook(path)
-    assert notebook.cells[0].metadata == {"tags": ["parameters"]}
-    notebook.cells[0].metadata["executionInfo"] = {"user": {"displayName": "Ann"}}
-    nbformat.write(notebook, path)
-    assert run(path, "--check") == 1
+    assert read_notebook(path).cells[0].metadata == {"tags": ["parameters"]}
 
 
-def test_the_result_can_go_elsewhere_with_other_parameters(write, tmp_path, capfd):
+def test_the_result_can_go_elsewhere_with_other_parameters(write, tmp_path):
+    """Of a notebook in an older format, whose cells have no ids."""
     path = write(("EPOCHS = 30  # passes\nNAME = 'a'", "parameters"), "EPOCHS, NAME")
+    notebook = read_notebook(path)
+    notebook.nbformat_minor = 4
+    for cell in notebook.cells:
+        del cell["id"]
+    nbformat.write(notebook, path)
     before = path.read_bytes()
     result = tmp_path / ("x" * 244 + ".ipynb")  # as long as a file's name may be
     assert run(path, "--output", result, "EPOCHS=-2", "NAME='x=y'") == 0
@@ -139,25 +137,6 @@ def test_the_result_can_go_elsewhere_with_other_parameters(write, tmp_path, capf
     assert outputs_of(result)[2][0].data["text/plain"] == "(-2, 'x=y')"
     assert run(result, "--output", path, "EPOCHS=4") == 0
     assert outputs_of(path)[3][0].data["text/plain"] == "(4, 'x=y')"
-    used = tool.read_notebook(path).metadata["executed"]["parameters"]
-    assert used == {"EPOCHS": "4", "NAME": "'x=y'"}
-    assert run(path, "--check") == 1
-    message = "the outputs were made with EPOCHS = 4, its cell holds 30"
-    assert message in capfd.readouterr().err
-
-
-def test_a_notebook_of_an_older_format_is_upgraded(write, tmp_path):
-    path, result = write(("EPOCHS = 30", "parameters"), "EPOCHS"), tmp_path / "new"
-    notebook = tool.read_notebook(path)
-    notebook.nbformat_minor = 4
-    for cell in notebook.cells:
-        del cell["id"]
-    nbformat.write(notebook, path)
-    before = path.read_bytes()
-    assert run(path, "--output", result, "EPOCHS=2") == 0
-    assert path.read_bytes() == before
-    assert outputs_of(result)[2][0].data["text/plain"] == "2"
-    assert tool.read_notebook(result).nbformat_minor == 5
 
 
 def test_a_folder_with_letters_of_elsewhere(tmp_path):
@@ -179,7 +158,10 @@ def test_a_folder_with_letters_of_elsewhere(tmp_path):
     ("source", "message"),
     [
         ("raise ValueError('expected this')", "ValueError: expected this"),
-        ("import os\nos._exit(3)", "(import os): Python ended with exit status 3\n"),
+        (
+            "import os\nos._exit(3)",
+            "[2/2] import os: Python ended with exit status 3\n",
+        ),
         ("import os\nos.kill(os.getpid(), 15)", "by signal 15 (Terminated)\n"),
         ("import os\nos.kill(os.getpid(), 9)", "(Killed): perhaps the memory ran out"),
         ("print(object())", "an address: <object object at 0x"),
@@ -202,7 +184,7 @@ def test_what_no_notebook_can_hold_is_not_written(write):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: code cell 1 (from IPython import display as d): {")
+    assert line.startswith("error: [1/1] from IPython import display as d: {")
     assert path.read_bytes() == before
 
 
@@ -240,7 +222,6 @@ def test_an_interrupt_leaves_the_file_and_no_kernel(write):
         os.kill(pid, 0)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such pipes and limits")
 def test_a_place_that_cannot_take_the_result_is_found_before_the_run(
     write, tmp_path, capfd
 ):
@@ -261,10 +242,7 @@ def test_a_place_that_cannot_take_the_result_is_found_before_the_run(
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such pipes and limits")
 def test_with_all_disks_full_the_old_file_stays(write, tmp_path, monkeypatch, capfd):
-    import resource
-
     path, temporary = write("print('x' * 500_000)"), tmp_path / "temporary"
     before = path.read_bytes()
     temporary.mkdir()
@@ -287,56 +265,44 @@ def test_with_all_disks_full_the_old_file_stays(write, tmp_path, monkeypatch, ca
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("plt.plot([1])", "(plt.plot([1])): plot(…) as its last line is shown"),
-        ("x = 1\naxes[0].imshow(\n    x\n)  # ;", "(x = 1): imshow(…) as its last"),
-        (("1", "skip-execution"), "(1): its tag skip-execution leaves it out"),
+        ("plt.plot([1])", "plt.plot([1]): end its last line, plot(…), in ;"),
+        ("x = 1\naxes[0].imshow(\n    x\n)  # ;", "x = 1: end its last line, imshow("),
+        (("1", "skip-execution"), "1: its tag skip-execution leaves it out"),
     ],
 )
 def test_what_would_spoil_a_run_is_found_before_it(write, capfd, source, message):
     path = write("open('ran', 'w').close()", source)
     before = path.read_bytes()
     assert run(path) == 1
-    assert f"code cell 2 {message}" in capfd.readouterr().err
+    assert f"[2/2] {message}" in capfd.readouterr().err
     assert path.read_bytes() == before
     assert not (path.parent / "ran").exists()
 
 
-@pytest.mark.parametrize(
-    "source",
-    ["plt.plot([1]);", "x = plt.plot([1])", "plt.show()", "%pwd\nplt.plot([1])"],
-)
-def test_what_shows_nothing_is_no_fault(source):
-    assert tool.find_early_faults(make_notebook(source)) == []
+def test_what_shows_nothing_is_no_fault():
+    sources = "plt.plot([1]);", "x = plt.plot([1])", "plt.show()", "%pwd\nplt.plot([1])"
+    assert tool.find_early_faults(make_notebook(*sources)) == []
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
 def test_writing_keeps_mode_and_links(tmp_path):
     path, link = tmp_path / "small.ipynb", tmp_path / "link.ipynb"
     path.write_text("old")
     path.chmod(0o640)
     link.symlink_to(path)
-    tool.replace_file(link, b"new")
+    replace_file(link, b"new")
     assert link.is_symlink()
     assert path.stat().st_mode & 0o777 == 0o640
     assert path.read_bytes() == b"new"
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"null", b"[1]", b"", b"\xef\xbb\xbf{}", b"<<<<<<< HEAD\n{}", b'{"cells": 3}'],
-)
+@pytest.mark.parametrize("content", [None, b"null", b"", b"<<<<", b'{"cells": 3}'])
 def test_a_file_that_is_no_notebook_is_named_in_one_line(tmp_path, capfd, content):
     path = tmp_path / "none.ipynb"
-    for action in ((), ("--check",)):
+    if content is not None:
         path.write_bytes(content)
-        assert run(path, *action) == 1
-        (line,) = capfd.readouterr().err.splitlines()
-        assert line.startswith(f"error: expected a notebook in {path}")
-
-
-def test_a_missing_notebook_is_named(tmp_path, capfd):
-    assert run(tmp_path / "none.ipynb") == 1
-    assert "No such file" in capfd.readouterr().err
+    assert run(path) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"error: expected a notebook in {path}")
 
 
 @pytest.mark.parametrize(
@@ -358,19 +324,14 @@ def test_parameters_that_cannot_be_set_are_refused(write, capfd, argument, messa
 # ----------------------------------------------------------------------- the check
 
 
-def test_the_check_notices_edited_code_and_not_edited_prose(write, capfd):
-    path = write("# Sum", "1 + 2  # three")
-    assert run(path, "--check") == 1  # it never ran
-    assert run(path) == 0
-    notebook = tool.read_notebook(path)
-    notebook.cells[0].source = "# Another title"
-    notebook.cells[1].source = "# a comment\n1 + 2  # three"
-    nbformat.write(notebook, path)
-    assert run(path, "--check") == 0
-    notebook.cells[1].source = "1 + 3"
-    nbformat.write(notebook, path)
-    assert run(path, "--check") == 1
-    assert "edited after its outputs" in capfd.readouterr().err
+def test_the_check_notices_edited_code_and_not_edited_prose(tmp_path):
+    notebook = clean_notebook()
+    notebook.cells[0].source += "\n# a comment"
+    assert tool.find_faults(notebook, tmp_path) == []
+    notebook.cells[0].source = "show(1)"
+    assert tool.find_faults(notebook, tmp_path) == [
+        "the code was edited after its outputs were made"
+    ]
 
 
 def test_outputs_of_parts_of_a_run_are_found(tmp_path):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import make_submission as tool
+import nbformat
 import pytest
 from conftest import make_notebook
-from notebooks import NotebookError, find_homework
+from notebooks import NotebookError, inject_parameters
 
 FILE = "Homework2_123_Turing_Alan.ipynb"
+REHEARSE = tool.rehearse
 
 
 @pytest.fixture
-def dist(tmp_path, monkeypatch):
+def dist(tmp_path, monkeypatch, notebook_path):
     """Where the copy goes; the rehearsal is left out."""
-    monkeypatch.setattr(tool, "ROOT", tmp_path)
+    monkeypatch.setattr(tool.notebooks, "find_homework", lambda: notebook_path)
+    monkeypatch.setattr(tool.notebooks, "ROOT", tmp_path)
     monkeypatch.setattr(tool, "rehearse", lambda path: None)
     return tmp_path / "dist"
 
@@ -30,16 +33,10 @@ def test_the_name_follows_the_assignment():
         (("", "Turing", "Alan"), "NUMBER, got ''"),
         (("StudentNumber", "Turing", "Alan"), "NUMBER, got 'StudentNumber'"),
         (("12 34", "Turing", "Alan"), "NUMBER, got '12 34'"),
-        (("١٢٣", "Turing", "Alan"), "NUMBER"),
         (("123", "LastName", "Alan"), "LAST, got 'LastName'"),
-        (
-            ("123", "Müller", "Alan"),
-            "hyphens for LAST, got 'Müller'",
-        ),
-        (("123", "van der Berg", "Alan"), "LAST"),
+        (("123", "Müller", "Alan"), "hyphens for LAST, got 'Müller'"),
         (("123", "../../etc", "Alan"), "LAST"),
         (("123", "Turing\n", "Alan"), "LAST"),
-        (("123", "Turing", "firstname"), "FIRST"),
         (("123", "Turing", "-Alan"), "FIRST"),
     ],
 )
@@ -49,27 +46,23 @@ def test_a_name_against_the_rule_is_refused(parts, message):
     assert message in str(caught.value)
 
 
-def test_the_homework_is_copied_byte_for_byte(dist):
+def test_the_homework_is_copied_byte_for_byte(dist, notebook_path):
     dist.mkdir()
     (dist / FILE).write_text("old")
     assert tool.main("123", "Turing", "Alan") == 0
-    assert (dist / FILE).read_bytes() == find_homework().read_bytes()
+    assert (dist / FILE).read_bytes() == notebook_path.read_bytes()
     assert [path.name for path in dist.iterdir()] == [FILE]
 
 
-def test_a_notebook_that_was_not_run_is_refused(dist, monkeypatch, capsys):
-    monkeypatch.setattr(tool, "read_notebook", lambda path: make_notebook("print(1)"))
-    assert tool.main("123", "Turing", "Alan") == 1
-    assert "edited after its outputs were made" in capsys.readouterr().err
-    assert not dist.exists()
-
-
-def test_a_run_on_other_settings_is_refused(dist, monkeypatch, capsys):
+def test_a_notebook_without_outputs_of_its_own_is_refused(dist, monkeypatch, capsys):
     notebook = make_notebook(("EPOCHS = 30", "parameters"))
-    notebook.metadata["executed"] = {"parameters": {"EPOCHS": "2"}}
-    monkeypatch.setattr(tool, "read_notebook", lambda path: notebook)
+    notebook = inject_parameters(notebook, {"EPOCHS": 2})
+    monkeypatch.setattr(tool.notebooks, "read_notebook", lambda path: notebook)
     assert tool.main("123", "Turing", "Alan") == 1
-    assert "made with EPOCHS = 2, its cell holds 30" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "edited after its outputs were made" in shown
+    assert "of a run on other settings: {'EPOCHS': '2'}" in shown
+    assert not dist.exists()
 
 
 @pytest.mark.parametrize(
@@ -101,24 +94,18 @@ def test_a_failing_rehearsal_writes_nothing(dist, monkeypatch, capsys):
     assert not dist.exists()
 
 
-def test_the_rehearsal_has_data_beside_it_only_without_a_network(tmp_path, monkeypatch):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "mnist.npz").write_text("digits")
-    message = "could not read Keras's copy of MNIST (no network)"
-    lines = f"import os\nif not os.path.exists('data'): raise ValueError({message!r})"
-    notebook = make_notebook(
-        ("EPOCHS = TRAINING_IMAGES = 1", "parameters"), lines, "EPOCHS"
-    )
-    runs = []
-
-    def execute(given, folder):
-        runs.append(sorted(x.name for x in folder.iterdir()))
-        return tool_execute(given, folder)
-
-    tool_execute = tool.execute
-    monkeypatch.setattr(tool, "ROOT", tmp_path)
-    monkeypatch.setattr(tool, "REHEARSAL", {"EPOCHS": 2})
-    monkeypatch.setattr(tool, "read_notebook", lambda path: notebook)
-    monkeypatch.setattr(tool, "execute", execute)
-    tool.rehearse(tmp_path)
-    assert runs == [[], ["data"]]
+@pytest.mark.parametrize(
+    ("fetch", "beside"), [("pass", []), ("1 / 0", ["data"]), ("sleep(60)", ["data"])]
+)
+def test_the_rehearsal_has_data_beside_it_only_without_a_network(
+    dist, monkeypatch, capfd, fetch, beside
+):
+    """MNIST is there, the network is down, or it never answers."""
+    (dist.parent / "data").mkdir()
+    monkeypatch.setattr(tool, "FETCH", f"from time import sleep\n{fetch}")
+    monkeypatch.setattr(tool, "PATIENCE", 1 if "sleep" in fetch else 60)
+    monkeypatch.setattr(tool, "REHEARSAL", {})
+    path = dist.parent / "small.ipynb"
+    nbformat.write(make_notebook(f"import os\nassert os.listdir() == {beside}"), path)
+    REHEARSE(path)
+    assert ("MNIST cannot be downloaded here" in capfd.readouterr().out) == bool(beside)

@@ -32,11 +32,7 @@ def find_homework() -> Path:
     """Return the one homework notebook at the top level."""
     found = sorted(ROOT.glob("Homework2_*.ipynb"))
     if len(found) != 1:
-        names = [path.name for path in found]
-        raise NotebookError(
-            f"expected one notebook Homework2_*.ipynb in {ROOT}, found {names}: "
-            "leave one there"
-        )
+        raise NotebookError(f"leave one Homework2_*.ipynb in {ROOT}, not {len(found)}")
     return found[0]
 
 

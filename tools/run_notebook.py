@@ -1,15 +1,12 @@
-"""Run a notebook from top to bottom, in place, or say whether its outputs are its own.
+"""Run a notebook from top to bottom, in place.
 
     python tools/run_notebook.py                 # the homework
     python tools/run_notebook.py NOTEBOOK
     python tools/run_notebook.py NOTEBOOK --output PATH NAME=VALUE ...
-    python tools/run_notebook.py NOTEBOOK --check
 
 The file is replaced after every cell has run, and stays as it was if one fails. The
-cells run in the Python that runs this program, whatever kernel the notebook names. A
-digest of the code and the settings are stored with the outputs, so that `--check` can
-tell whether they still belong together. Nothing of other programs is kept: no names,
-times or paths.
+cells run in the Python that runs this program, whatever kernel the notebook names. With
+the outputs goes a digest of the code, but nothing of other programs: no times or paths.
 """
 
 from __future__ import annotations
@@ -25,31 +22,22 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if os.path.expanduser("~") == "~":  # no HOME, and a user that nobody knows
     os.environ["HOME"] = tempfile.gettempdir()
 
 import nbformat
+import notebooks
+from IPython.core.displayhook import DisplayHook
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
-from notebooks import (
-    NotebookError,
-    find_homework,
-    has_code,
-    inject_parameters,
-    read_notebook,
-    read_parameters,
-    replace_file,
-    statements,
-    tags,
-)
+from notebooks import NotebookError
 
 PRIVATE = re.compile(
     r"\b0x[0-9a-f]{6,}\b|(?<![\w.:/<-])/(?:home|root|tmp|Users)/\w|C:\\"
@@ -62,11 +50,13 @@ DRAWING = re.compile(
 )
 
 
-def titled_cells(notebook: NotebookNode) -> Iterator[tuple[int, str, NotebookNode]]:
-    """Yield number, title and cell of all code that runs."""
-    for number, cell in enumerate(filter(has_code, notebook.cells), start=1):
-        first_line = cell.source.strip().splitlines()[0]
-        yield number, f"code cell {number} ({first_line})", cell
+def titled_cells(notebook: NotebookNode) -> list[tuple[str, NotebookNode]]:
+    """Return all code that runs, each cell after its number and first line."""
+    cells = [cell for cell in notebook.cells if notebooks.has_code(cell)]
+    return [
+        (f"[{number}/{len(cells)}] {cell.source.strip().splitlines()[0]}", cell)
+        for number, cell in enumerate(cells, start=1)
+    ]
 
 
 def code_digest(notebook: NotebookNode) -> str:
@@ -83,26 +73,24 @@ def clean(notebook: NotebookNode) -> NotebookNode:
     """Return a copy without stderr and with the metadata that belong in a notebook."""
     notebook = copy.deepcopy(notebook)
     for cell in notebook.cells:
-        cell.metadata = {"tags": list(tags(cell))} if tags(cell) else {}
+        kept = notebooks.tags(cell)
+        cell.metadata = {"tags": list(kept)} if kept else {}
         if cell.cell_type != "code":
             continue
-        outputs = []
-        for output in cell.outputs:
-            if output.output_type == "stream":
-                if output.name == "stderr":
-                    continue
-                if outputs and outputs[-1].output_type == "stream":
-                    outputs[-1].text += output.text
-                    continue
-            elif "metadata" in output:
+        outputs = [x for x in cell.outputs if x.get("name") != "stderr"]
+        cell.outputs = []
+        for output in outputs:
+            last = cell.outputs[-1] if cell.outputs else {}
+            if output.output_type == last.get("output_type") == "stream":
+                last.text += output.text
+                continue
+            if "metadata" in output:
                 alt = output.metadata.get("image/png", {}).get("alt")
                 output.metadata = {"image/png": {"alt": alt}} if alt else {}
-            outputs.append(output)
-        cell.outputs = outputs
+            cell.outputs.append(output)
     notebook.metadata = {
         "executed": notebook.metadata.get("executed", {}),
-        "kernelspec": {"display_name": "Python 3", "language": "python"}
-        | {"name": "python3"},
+        "kernelspec": dict(display_name="Python 3", language="python", name="python3"),
         "language_info": {"name": "python", "file_extension": ".py"}
         | {"mimetype": "text/x-python", "pygments_lexer": "ipython3"},
     }
@@ -112,42 +100,32 @@ def clean(notebook: NotebookNode) -> NotebookNode:
 def find_early_faults(notebook: NotebookNode) -> list[str]:
     """Return what would spoil the outputs of a run, as far as it shows in the code."""
     faults = []
-    for _, title, cell in titled_cells(notebook):
-        if "skip-execution" in tags(cell):
+    for title, cell in titled_cells(notebook):
+        if "skip-execution" in notebooks.tags(cell):
             faults.append(f"{title}: its tag skip-execution leaves it out")
-        last = (statements(cell) or [None])[-1]
-        if not isinstance(last, ast.Expr) or not isinstance(last.value, ast.Call):
-            continue
-        name = getattr(last.value.func, "attr", "")
-        lines = cell.source.encode().splitlines()[last.end_lineno - 1 :]
-        silenced = lines[0][last.end_col_offset :].lstrip().startswith(b";")
-        if DRAWING.fullmatch(name) and not silenced:
-            faults.append(f"{title}: {name}(…) as its last line is shown; end it in ;")
+        silenced = DisplayHook.semicolon_at_end_of_expression
+        match notebooks.statements(cell):
+            case [*_, ast.Expr(ast.Call(ast.Attribute(attr=name)))]:
+                if DRAWING.fullmatch(name) and not silenced(cell.source):
+                    faults.append(f"{title}: end its last line, {name}(…), in ;")
     return faults
 
 
 def find_faults(notebook: NotebookNode, folder: Path) -> list[str]:
-    """Return why the outputs are not those of one whole, clean run of the code.
-
-    Args:
-        notebook: A notebook with its outputs.
-        folder: Where it ran; its name must not stand in an output.
-    """
+    """Return why the outputs are not those of one whole, clean run in the folder."""
     faults = []
     if clean(notebook) != notebook:
         faults.append("it holds stderr or metadata of an editor")
     stored = notebook.metadata.get("executed", {}).get("code_sha256")
     if stored != code_digest(notebook):
         faults.append("the code was edited after its outputs were made")
-    for number, title, cell in titled_cells(notebook):
+    for number, (title, cell) in enumerate(titled_cells(notebook), start=1):
         if cell.execution_count != number:
             faults.append(f"{title}: expected the execution count {number}")
         for output in cell.outputs:
-            text = output.get("text", "") + "".join(
-                str(value)
-                for kind, value in output.get("data", {}).items()
-                if not kind.startswith("image/")
-            )
+            data = output.get("data", {}).items()
+            shown = [str(x) for kind, x in data if not kind.startswith("image/")]
+            text = "".join([output.get("text", ""), *shown])
             places = [x for x in (str(folder), os.path.expanduser("~")) if len(x) > 3]
             private = PRIVATE.search(text) or any(place in text for place in places)
             if output.output_type == "error" or private:
@@ -155,25 +133,13 @@ def find_faults(notebook: NotebookNode, folder: Path) -> list[str]:
     return faults
 
 
-def find_other_parameters(notebook: NotebookNode) -> list[str]:
-    """Return which settings the outputs were made with, where the cell holds others."""
-    used = notebook.metadata.get("executed", {}).get("parameters", {})
-    return [
-        f"the outputs were made with {name} = {used[name]}, its cell holds {value}"
-        for name, value in read_parameters(notebook).items()
-        if used.get(name, value) != value
-    ]
-
-
 def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
     """Run all cells in a new kernel, in `folder`; return a clean, executed copy.
 
     Raises:
-        CellExecutionError: A cell failed.
-        NotebookError: Python did not start, or ended before the last cell.
+        NotebookError: A cell failed, or Python did not start or ended too early.
     """
     notebook = copy.deepcopy(notebook)
-    cells = [(x, cell) for x, cell in enumerate(notebook.cells) if has_code(cell)]
     # Without folders to search, the one kernel is the Python that runs this program.
     manager = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
     client = NotebookClient(
@@ -193,24 +159,21 @@ def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
         try:
             with client.setup_kernel(env=environment, cleanup_kc=True):
                 process = manager.provisioner.process
-                for number, (index, cell) in enumerate(cells, start=1):
-                    title = cell.source.strip().splitlines()[0]
-                    place = f"code cell {number} ({title})"
-                    print(f"[{number}/{len(cells)}] {title} ... ", end="", flush=True)
+                for place, cell in titled_cells(notebook):
+                    print(f"{place} ... ", end="", flush=True)
                     start = time.monotonic()
-                    client.execute_cell(cell, index)
+                    client.execute_cell(cell, notebook.cells.index(cell))
                     print(f"{time.monotonic() - start:.1f} s", flush=True)
                 nbformat.validate(notebook)
-        except (RuntimeError, nbformat.ValidationError) as error:
+        except (CellExecutionError, RuntimeError, nbformat.ValidationError) as error:
             print(flush=True)  # ends the line of the cell
             reason = str(error).splitlines()[0]
             if isinstance(error, DeadKernelError):
                 reason = f"Python ended {describe_end(process.returncode)}"
+            if isinstance(error, CellExecutionError):  # without its colours
+                reason = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback)
             raise NotebookError(f"{place}: {reason}") from error
-    settings = read_parameters(notebook)
-    settings |= read_parameters(notebook, "injected-parameters")
-    digest = code_digest(notebook)
-    notebook.metadata["executed"] = {"code_sha256": digest, "parameters": settings}
+    notebook.metadata["executed"] = {"code_sha256": code_digest(notebook)}
     return clean(notebook)
 
 
@@ -226,10 +189,7 @@ def check_place(path: Path) -> None:
     """Refuse a place that cannot take a file, before the work that makes the file."""
     try:
         if path.exists() and not path.is_file():
-            raise NotebookError(
-                f"expected a file to write to, {path} is a folder, a pipe or a device: "
-                "name another"
-            )
+            raise NotebookError(f"{path} is a folder, a pipe or a device: name another")
         tempfile.TemporaryFile(dir=path.resolve().parent).close()
     except OSError as error:
         raise NotebookError(f"cannot write to {path} ({error.strerror})") from error
@@ -237,8 +197,8 @@ def check_place(path: Path) -> None:
 
 def execute_file(path: Path, output: Path, parameters: dict[str, Any]) -> None:
     """Run a notebook file and write the result to `output`."""
-    notebook, before = read_notebook(path), path.read_bytes()
-    notebook = inject_parameters(notebook, parameters)
+    notebook, before = notebooks.read_notebook(path), path.read_bytes()
+    notebook = notebooks.inject_parameters(notebook, parameters)
     in_place = output.resolve() == path.resolve()
     if parameters and in_place:
         raise NotebookError("other parameters need --output with another file")
@@ -253,7 +213,7 @@ def execute_file(path: Path, output: Path, parameters: dict[str, Any]) -> None:
         if in_place and output.read_bytes() != before:
             faults.append("it was edited while it ran")
         if not faults:
-            replace_file(output, content)
+            notebooks.replace_file(output, content)
     except OSError as error:
         faults.append(f"it could not be written ({error.strerror})")
     if faults:
@@ -266,7 +226,7 @@ def rescue(content: bytes) -> str:
     """Keep a run that could not go where it should; return one line that says where."""
     try:
         path = Path(tempfile.mkdtemp()) / "run.ipynb"
-        replace_file(path, content)
+        notebooks.replace_file(path, content)
         return f"The run is in {path}"
     except OSError as error:
         return f"The run could not be kept in a temporary folder ({error.strerror})"
@@ -278,9 +238,8 @@ def parse_parameter(text: str) -> tuple[str, Any]:
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
-        raise NotebookError(
-            f"expected NAME=VALUE with a value such as 3 or 'text', got {text!r}"
-        ) from None
+        wanted = "NAME=VALUE with a value such as 3 or 'text'"
+        raise NotebookError(f"expected {wanted}, got {text!r}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -289,27 +248,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("notebook", type=Path, nargs="?", help="default: the homework")
     parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE")
     parser.add_argument("--output", type=Path, help="default: the notebook itself")
-    parser.add_argument("--check", action="store_true", help="run nothing")
     options = parser.parse_intermixed_args(arguments)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # headings that a terminal cannot show
     try:
-        path = options.notebook or find_homework()
-        if options.check:
-            notebook = read_notebook(path)
-            faults = find_faults(notebook, path.resolve().parent)
-            if faults := faults + find_other_parameters(notebook):
-                raise NotebookError("\n  ".join([f"{path}:", *faults]))
-            print(f"{path}: the outputs are clean and belong to the code")
-        else:
-            parameters = dict(map(parse_parameter, options.parameters))
-            execute_file(path, options.output or path, parameters)
+        path = options.notebook or notebooks.find_homework()
+        parameters = dict(map(parse_parameter, options.parameters))
+        execute_file(path, options.output or path, parameters)
         return 0
     except (NotebookError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-    except CellExecutionError as error:
-        traceback = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback)  # its colours
-        print(f"\n{traceback}\nThe notebook was left as it was.", file=sys.stderr)
     except KeyboardInterrupt:
         print("\ninterrupted; the notebook was left as it was", file=sys.stderr)
         return 130
