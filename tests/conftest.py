@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +21,6 @@ from nbformat import NotebookNode
 from notebooks import (
     ROOT,
     find_homework,
-    has_code,
     import_functions,
     inject_parameters,
     read_notebook,
@@ -90,100 +89,48 @@ def figures_of(notebook: NotebookNode) -> list[NotebookNode]:
     return [output for output in outputs if "image/png" in output.get("data", {})]
 
 
-def headings_of(cell: NotebookNode) -> list[tuple[int, str]]:
-    """Return the (level, text) of every heading in a markdown cell."""
-    if cell.cell_type != "markdown":
-        return []
-    text = re.sub(r"^```.*?^```", "", cell.source, flags=re.M | re.S)
-    return [(len(x), y) for x, y in re.findall(r"^(#{1,6}) (.+)$", text, re.M)]
-
-
-def heading_paths(notebook: NotebookNode) -> list[tuple[str, ...]]:
-    """Return for every cell the headings it stands under, outermost first."""
-    paths = []
-    open_headings: dict[int, str] = {}
-    for cell in notebook.cells:
-        for level, text in headings_of(cell):
-            open_headings = {n: t for n, t in open_headings.items() if n < level}
-            open_headings[level] = text
-        paths.append(tuple(open_headings[level] for level in sorted(open_headings)))
-    return paths
-
-
-def under(*beginnings: str) -> Callable[[tuple[str, ...]], bool]:
-    """Return a choice of cells: those under a heading that begins with one of these.
-
-    Example: `run_notebook(tmp_path, {}, cells=under("Setup", "Part 2"))`
-    """
-    return lambda path: any(heading.startswith(beginnings) for heading in path)
-
-
-def select_cells(
-    notebook: NotebookNode, chosen: Callable[[tuple[str, ...]], bool]
-) -> NotebookNode:
-    """Return a copy with the cells whose path of headings is chosen."""
+def select_cells(notebook: NotebookNode, *beginnings: str) -> NotebookNode:
+    """Return a copy with the sections whose headings begin with one of these."""
     notebook = deepcopy(notebook)
-    paths = heading_paths(notebook)
-    notebook.cells = [
-        cell for cell, path in zip(notebook.cells, paths, strict=True) if chosen(path)
-    ]
-    if not any(map(has_code, notebook.cells)):
-        headings = sorted({heading for path in paths for heading in path})
-        pytest.fail(f"no code under the chosen headings; there are {headings}")
-    return notebook
-
-
-def repeat_cells(notebook: NotebookNode, times: int) -> NotebookNode:
-    """Return a copy whose list of cells stands there several times."""
-    notebook = deepcopy(notebook)
-    once = notebook.cells
-    notebook.cells = [deepcopy(cell) for _ in range(times) for cell in once]
-    for number, cell in enumerate(notebook.cells):
-        cell["id"] = f"cell-{number}"
+    cells, notebook.cells, chosen = notebook.cells, [], 0  # level of the open section
+    for cell in cells:
+        text = cell.source if cell.cell_type == "markdown" else ""
+        for marks, heading in re.findall(r"^(#+) (.+)$", text, re.M):
+            if len(marks) <= chosen:
+                chosen = 0
+            if not chosen and heading.startswith(beginnings):
+                chosen = len(marks)
+        if chosen:
+            notebook.cells.append(cell)
+    assert len(notebook.cells) > len(beginnings), "no code under these headings"
     return notebook
 
 
 def run_notebook(
-    tmp_path: Path,
+    folder: Path,
     parameters: dict[str, Any],
-    *,
-    cells: Callable[[tuple[str, ...]], bool] | None = None,
-    copy: Sequence[str] = ("data/mnist.npz", "models"),
+    *beginnings: str,
+    copy: Sequence[str] = ("data", "models"),
     repeat: int = 1,
 ) -> NotebookNode:
-    """Run the homework notebook, or a part of it, in a folder of its own.
+    """Run the homework notebook, or some sections of it, in a folder of its own.
 
     Args:
-        tmp_path: The folder to run in; files a test has put there stay.
+        folder: The folder to run in; files a test has put there stay.
         parameters: Other values for names assigned in the cell tagged `parameters`.
-        cells: Told the headings above a cell, outermost first; says whether the cell
-            runs. All cells run without it.
-        copy: Files and folders of the project to put into the folder first.
+        beginnings: Of the headings of the sections that run; all without any.
+        copy: Folders of the project to put into the folder first.
         repeat: How many times the cells run, one pass after the other, in one kernel.
-
-    Returns:
-        The executed notebook; with `repeat`, its cells once for every pass.
-
-    Raises:
-        CellExecutionError: A cell failed.
     """
-    path = find_homework()
-    shutil.copy(path, tmp_path)
     for name in copy:
-        source, target = ROOT / name, tmp_path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, dirs_exist_ok=True)
-        else:
-            shutil.copy(source, target)
-    notebook = read_notebook(tmp_path / path.name)
-    if parameters:
-        notebook = inject_parameters(notebook, parameters)
-    if cells:
-        notebook = select_cells(notebook, cells)
-    if repeat > 1:
-        notebook = repeat_cells(notebook, repeat)
-    return execute(notebook, tmp_path)
+        shutil.copytree(ROOT / name, folder / name)
+    notebook = inject_parameters(read_notebook(find_homework()), parameters)
+    if beginnings:
+        notebook = select_cells(notebook, *beginnings)
+    notebook.cells = [deepcopy(cell) for _ in range(repeat) for cell in notebook.cells]
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number}"
+    return execute(notebook, folder)
 
 
 def make_notebook(*sources: str | tuple[str, str]) -> NotebookNode:
@@ -194,13 +141,9 @@ def make_notebook(*sources: str | tuple[str, str]) -> NotebookNode:
     """
     notebook = nbformat.v4.new_notebook()
     for number, source in enumerate(sources):
-        name = f"cell-{number}"
-        if isinstance(source, tuple):
-            cell = nbformat.v4.new_code_cell(source[0], id=name)
-            cell.metadata["tags"] = [source[1]]
-        elif source.startswith("# "):
-            cell = nbformat.v4.new_markdown_cell(source, id=name)
-        else:
-            cell = nbformat.v4.new_code_cell(source, id=name)
+        text, *tags = [source] if isinstance(source, str) else source
+        markdown = text.startswith("# ")
+        new = nbformat.v4.new_markdown_cell if markdown else nbformat.v4.new_code_cell
+        cell = new(text, id=f"cell-{number}", metadata={"tags": tags} if tags else {})
         notebook.cells.append(cell)
     return notebook

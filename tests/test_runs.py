@@ -8,7 +8,7 @@ import sys
 
 import nbformat
 import pytest
-from conftest import ROOT, figures_of, run_notebook, select_cells, texts_of, under
+from conftest import ROOT, figures_of, run_notebook, select_cells, texts_of
 from make_submission import REHEARSAL
 from notebooks import has_code
 from run_notebook import execute
@@ -20,7 +20,7 @@ START_OF_PART_2 = (
     "3a. Create a random image",
 )
 MODEL = "models/mnist_cnn.keras"
-REPORT = under("3. Report the training and test performances")
+REPORT = "3. Report the training and test performances"
 
 
 def test_part_2_starts_alone_whatever_a_user_of_keras_has_set(
@@ -32,8 +32,8 @@ def test_part_2_starts_alone_whatever_a_user_of_keras_has_set(
     (home / "keras.json").write_text(json.dumps(foreign | dict(epsilon=0.1)))
     monkeypatch.setenv("KERAS_HOME", str(home))
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    found = run_notebook(tmp_path, {}, cells=under(*START_OF_PART_2))
-    committed = select_cells(notebook, under(*START_OF_PART_2[1:]))
+    found = run_notebook(tmp_path, {}, *START_OF_PART_2)
+    committed = select_cells(notebook, *START_OF_PART_2[1:])
     assert set(texts_of(committed.cells)) <= set(texts_of(found.cells))
     assert len(figures_of(found)) == len(figures_of(committed)) > 0
 
@@ -46,7 +46,7 @@ def test_part_2_starts_alone_whatever_a_user_of_keras_has_set(
     ],
 )
 def test_figures_appear_whatever_backend_was_chosen(notebook, tmp_path, choice):
-    notebook = select_cells(notebook, under("Setup"))
+    notebook = select_cells(notebook, "Setup")
     before = nbformat.v4.new_code_cell(choice)
     after = nbformat.v4.new_code_cell("show_digits([np.eye(28)[None, ..., None]], '')")
     notebook.cells = [before, *notebook.cells, after]
@@ -54,7 +54,7 @@ def test_figures_appear_whatever_backend_was_chosen(notebook, tmp_path, choice):
 
 
 def test_a_script_made_from_the_notebook_runs(notebook, tmp_path):
-    cells = select_cells(notebook, under(*START_OF_PART_2)).cells
+    cells = select_cells(notebook, "Setup", "1. Read your data").cells
     script = "\n\n".join(cell.source for cell in cells if has_code(cell))
     (tmp_path / "script.py").write_text(script, encoding="utf-8")
     for name in ("data", "models"):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import figures_of
 from nbformat import NotebookNode
 from notebooks import COMPANION, find_homework, has_code, read_notebook, tags
 from run_notebook import find_faults
@@ -42,10 +43,7 @@ def plain(text: str) -> str:
 
 def test_the_outputs_are_clean_and_belong_to_the_code(notebook, path):
     assert find_faults(notebook, path.parent) == []
-
-
-def test_it_is_small_enough_to_be_shown_by_web_sites(path):
-    assert path.stat().st_size < 4_000_000
+    assert path.stat().st_size < 4_000_000  # web sites show no larger ones
 
 
 def test_the_contents_lead_to_all_sections(notebook):
@@ -55,9 +53,8 @@ def test_the_contents_lead_to_all_sections(notebook):
     assert [level for level, _ in headings].count("#") == 1
     links = [plain(link) for link in re.findall(r"\]\(#([^)\s]+)\)", text)]
     assert set(links) <= {plain(heading) for _, heading in headings}
-    assert {plain(heading) for level, heading in headings if level == "##"} - set(
-        links
-    ) <= {"setup"}
+    sections = {plain(heading) for level, heading in headings if level == "##"}
+    assert sections <= {*links, "setup"}
 
 
 def test_code_is_plain_python_that_runs_as_a_script(notebook):
@@ -100,11 +97,6 @@ def test_cells_that_tests_import_do_nothing_but_define(notebook):
 
 
 def test_figures_have_alternative_text(notebook):
-    figures = [
-        output.metadata.get("image/png", {}).get("alt")
-        for cell in code_cells(notebook)
-        for output in cell.outputs
-        if "image/png" in output.get("data", {})
-    ]
+    figures = figures_of(notebook)
     assert figures
-    assert all(figures)
+    assert all(x.metadata.get("image/png", {}).get("alt") for x in figures)
