@@ -32,16 +32,10 @@ def test_a_share_has_the_interval_that_scipy_gives(homework, hits, number):
     assert homework.describe_share(values) == expected
 
 
-def test_the_network_is_deeper_than_alexnet_and_works_as_much_for_a_pixel(homework):
+def test_the_network_has_eight_convolutions_and_three_dense_layers(homework):
     learned = [x for x in homework.build_network().layers if x.weights]
     kinds = [type(layer).__name__ for layer in learned]
     assert kinds == ["Conv2D"] * 8 + ["Dense"] * 3
-    # by hand: positions × kernel area × channels in × channels out, layer by layer
-    work = 28**2 * 9 * 16 + 14**2 * 9 * (16 * 32 + 2 * 32 * 32)
-    work += 7**2 * 9 * (32 * 64 + 2 * 64 * 64) + 5**2 * 9 * 64 * 128
-    work += 3200 * 128 + 128 * 64 + 64 * 10
-    assert work == 11_406_208
-    assert work / 28**2 > 724_406_816 / 224**2
 
 
 # ----------------------------------------------------------------------- the batches
@@ -163,9 +157,9 @@ def test_unlikeness_is_the_mahalanobis_distance_to_all_digits(homework, mnist):
 
 
 def test_grayness_is_zero_for_black_and_white_and_largest_for_gray(homework):
-    gray = np.full((1, 28, 28, 1), 0.5, "float32")
-    assert homework.grayness(gray).numpy() == pytest.approx(784 / 4)
-    assert homework.grayness(images_of("##  #")).numpy() == 0
+    images = np.concatenate([images_of("##  #"), np.full((1, 28, 28, 1), 0.5)])
+    found = homework.grayness(np.float32(images))
+    np.testing.assert_allclose(found, [0, 784 / 4])
 
 
 def test_what_is_wider_than_a_pen_by_hand_and_by_scipy(homework, mnist):
@@ -238,37 +232,25 @@ def test_the_loss_that_chooses_the_best_is_of_the_rounded_image(
     np.testing.assert_allclose(found["loss"], 3 * fit + terms, rtol=1e-4)
 
 
-def test_noise_fades_strokes_harden_and_the_image_settles(
+def test_a_descent_begun_half_way_is_the_second_half_of_a_whole_one(
     homework, linear_model, prior, monkeypatch
 ):
-    """What the steps are told, of a descent that begins half-way."""
-    plans = {}
+    plans = []
 
-    def record(network, error, prior, targets, state, pose, plan):
-        plans[int(plan["seed"][1])] = {k: np.asarray(v) for k, v in plan.items()}
-        return state, tf.zeros((4, 1))
+    def record(*arguments):
+        plans.append({name: x.numpy().tolist() for name, x in arguments[-1].items()})
+        return arguments[4], tf.zeros((4, 1))
 
     monkeypatch.setattr(homework, "take_step", record)
-    start, options = homework.random_images([1]), dict(begin=0.5, settling=0.25)
-    options |= dict(pose=0.8, temperature=5.0, rate=0.1, view_noise=0.9)
-    options |= dict(fit_weight=3.0, prior_weight=1.0, sharpening=0.02, pen=0.03)
-    homework.find_images(linear_model, prior, np.eye(10)[2], start, 7, 40, **options)
-    assert list(plans) == list(range(20, 40))
-    names = "number", "noise", "pose", "temperature", "fit", "rate", "prior"
-    expected = {
-        20: [1, 0.3, 0.8, 5, 3, 0.1, 1],
-        29: [10, 0.03, 0.8, 5, 3, 0.1, 1],
-        30: [11, 0, 0, 1, 3, 0.1, 1],
-        33: [14, 0, 0, 1, 3, 0.07, 0.4],
-        39: [20, 0, 0, 1, 3, 0.01, 0.1],
-    }
-    for step, values in expected.items():
-        plan = plans[step]
-        np.testing.assert_allclose([plan[x] for x in names], values, atol=1e-6)
-        hardening = values[-1] * step / 40
-        np.testing.assert_allclose(plan["sharpening"], 0.02 * hardening, rtol=1e-5)
-        np.testing.assert_allclose(plan["pen"], 0.03 * hardening, rtol=1e-5)
-        assert plan["seed"][0] == 7
+    start, target = homework.random_images([1]), np.eye(10)[2]
+    for begin in (0.0, 0.5):
+        options = dict(begin=begin, settling=0.25, pose=2.0)
+        homework.find_images(linear_model, prior, target, start, 7, 40, **options)
+    whole, half = plans[20:40], plans[40:]
+    assert [plan.pop("number") for plan in half] == list(range(1, 21))
+    assert [plan.pop("number") for plan in whole] == list(range(21, 41))
+    assert whole == half
+    assert [plan["pose"] for plan in half] == [2] * 10 + [0] * 10
 
 
 def test_the_network_sees_the_mixture_at_the_temperature(homework, prior, alone):
@@ -279,33 +261,29 @@ def test_the_network_sees_the_mixture_at_the_temperature(homework, prior, alone)
 
     start, target = homework.random_images([1]), np.eye(10, dtype="float32")[:1]
     options = alone | dict(settling=0.5, view_noise=1.0, temperature=5.0)
-    found = homework.find_images(network, prior, target, start, 3, 2, **options)
-    noise = tf.random.stateless_uniform((1, 28, 28, 1), [3, 0])
-    fit = homework.divergence(target, network(noise) / 5)
-    np.testing.assert_allclose(found["terms"][0], [fit, [0], [0], [0]], rtol=1e-5)
+    found = homework.find_images(network, prior, target, start, 3, 4, **options)
     np.testing.assert_array_equal(found["path"][1], start)  # nothing of it was seen
-    fit = homework.divergence(target, network(start))
-    np.testing.assert_allclose(found["terms"][1, 0], fit, rtol=1e-5)
+    noises = [tf.random.stateless_uniform((1, 28, 28, 1), [3, step]) for step in (0, 1)]
+    views = [noises[0] / 5, (start + noises[1]) / 2 / 5, found["path"][2]]
+    for view, terms in zip(views, found["terms"], strict=False):
+        fit = homework.divergence(target, network(view))
+        np.testing.assert_allclose(terms, [fit, [0], [0], [0]], rtol=1e-5)
 
 
 def test_the_descent_meets_every_target_of_a_linear_network(
     homework, linear_model, prior, alone
 ):
     targets = np.vstack([np.eye(10), [[0, 0, 0.5, 0.5, 0, 0, 0, 0, 0, 0]]])
-    starts = homework.random_images(np.arange(11))
-    options = alone | dict(settling=0.5)
-    found = homework.find_images(
-        linear_model, prior, targets, starts, 1, 200, **options
-    )
+    starts, options = homework.random_images(np.arange(11)), alone | dict(settling=0.5)
+    found = homework.find_images(linear_model, prior, targets, starts, 1, 99, **options)
     answers = special.softmax(linear_model(found["images"]).numpy(), axis=1)
     np.testing.assert_allclose(found["probabilities"], answers, atol=1e-6)
     gaps = np.abs(answers - targets).max(axis=1)
     assert gaps.max() < 0.01
+    assert 0 <= found["images"].min() <= found["images"].max() <= 1
     np.testing.assert_allclose(found["gap"], gaps, atol=1e-6)
     expected = special.rel_entr(targets, answers.astype(float)).sum(axis=1)
     np.testing.assert_allclose(found["fit"], expected, atol=1e-5)
-    assert found["images"].min() >= 0
-    assert found["images"].max() <= 1
 
 
 @pytest.mark.parametrize(("begin", "first"), [(0.0, 0), (0.75, 44)])
@@ -332,10 +310,11 @@ def test_the_path_holds_the_images_after_the_steps_it_names(
 def test_start_and_noise_have_seeds_of_their_own(homework, linear_model, prior):
     find = partial(homework.find_images, linear_model, prior, np.eye(10)[2], steps=20)
     one, other = (homework.random_images([seed]) for seed in (1, 2))
-    first = find(one, 5)["images"]
-    np.testing.assert_array_equal(find(one, 5)["images"], first)
-    assert np.any(find(other, 5)["images"] != first)
-    assert np.any(find(one, 6)["images"] != first)
+    first, again, *changed = (
+        find(*x)["images"] for x in ((one, 5), (one, 5), (other, 5), (one, 6))
+    )
+    np.testing.assert_array_equal(again, first)
+    assert all(np.any(images != first) for images in changed)
 
 
 # ------------------------------------------------------------------ slope, variation
@@ -394,17 +373,12 @@ def test_noisy_digits_are_different_digits_of_the_kind_asked_for(homework, mnist
     assert (noisy - sources)[middle].std() == pytest.approx(0.2, rel=0.25)
 
 
-def test_a_judge_learns_and_is_asked_for_the_digit_wanted(homework, mnist):
-    targets = np.eye(10, dtype="float32")[mnist[1]]
-    body = [homework.layers.Flatten()]
-    judge = homework.train_judge(body, mnist[0][:10_000], targets[:10_000])
+def test_judges_are_asked_for_the_digit_wanted(homework):
     stubborn = SimpleNamespace(
         predict=lambda images, **_: np.eye(10)[[3] * len(images)]
     )
-    read = homework.ask_judges([judge, stubborn], mnist[2][:500], mnist[3][:500])
-    assert read.shape == (2, 500)
-    assert read[0].mean() > 0.8
-    np.testing.assert_array_equal(read[1], mnist[3][:500] == 3)
+    read = homework.ask_judges([stubborn] * 2, np.zeros(4), np.array([3, 5, 3, 0]))
+    np.testing.assert_array_equal(read, [[True, False, True, False]] * 2)
 
 
 # ---------------------------------------------------------- shape, sharpness, spread
@@ -439,8 +413,7 @@ def test_pieces_and_holes_by_hand(homework, rows, pieces, holes):
 def test_a_ring_has_the_shape_of_digits_with_one_hole(homework):
     ring, wanted = images_of("###", "# #", "###"), np.arange(20) % 10
     found = homework.measure_images(np.repeat(ring, 20, axis=0), wanted)
-    right = [digit in (0, 2, 4, 6, 9) for digit in wanted]
-    np.testing.assert_array_equal(found["shape"], right)
+    assert set(wanted[found["shape"]]) == {0, 2, 4, 6, 9}
 
 
 def test_measures_of_real_digits_are_those_of_scipy(homework, mnist):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
@@ -61,23 +62,15 @@ def project(notebook: NotebookNode, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def free_port() -> int:
-    """Return the number of a port that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def wait_for_server(address: str, process: subprocess.Popen, log: Path) -> None:
     """Return when JupyterLab answers; fail with its last words if it does not."""
     for _ in range(120):
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"{address}/api/status", timeout=5).close()
+            return
         if process.poll() is not None:
             break
-        try:
-            with urllib.request.urlopen(f"{address}/api/status", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.5)
+        time.sleep(0.5)
     pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-2000:]}", pytrace=False)
 
 
@@ -95,7 +88,9 @@ def server(project: Path, tmp_path_factory) -> Iterator[str]:
     environment["JUPYTERLAB_SETTINGS_DIR"] = str(home / "settings")
     environment |= {"JUPYTER_PREFER_ENV_PATH": "1", "IPYTHONDIR": str(home / "ipython")}
     environment["MPLBACKEND"] = "svg"  # figures appear all the same
-    port, log = free_port(), home / "log.txt"
+    log = home / "log.txt"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]  # nothing else listens on it
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
     command += [f"--ServerApp.root_dir={project}", "--ServerApp.ip=127.0.0.1"]
     command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
@@ -122,12 +117,10 @@ def page() -> Iterator[Page]:
     names = [os.environ["CHROMIUM"]] if "CHROMIUM" in os.environ else CHROMIUMS
     program = next(filter(None, map(shutil.which, names)), names[0])
     with sync_playwright() as playwright:
-        browser = None
         try:
             browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         except Error as error:
             reason = error.message.splitlines()[0]
-        if browser is None:
             pytest.fail(f"the browser did not start: {reason}", pytrace=False)
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.set_default_timeout(MINUTE)
