@@ -64,7 +64,7 @@ def test_other_settings_write_into_a_folder_of_their_own(start, tmp_path):
     assert other.changed == differ
 
 
-def test_a_saved_network_that_is_not_there_is_missed_at_once(start, tmp_path):
+def test_a_saved_network_that_is_not_there_is_missed_at_once(start):
     with pytest.raises(ValueError, match="no network in models/ to use: set RETRAIN"):
         start(RETRAIN=False)
 
@@ -106,15 +106,6 @@ def test_another_keras_is_refused(start, monkeypatch, place, name, other, said):
 # --------------------------------------------------------------------------- the data
 
 
-@pytest.fixture
-def data_file(homework, tmp_path, monkeypatch):
-    """A copy of the data file that a test may damage; the notebook reads it."""
-    monkeypatch.chdir(tmp_path)
-    homework.DATA_FILE.parent.mkdir()
-    shutil.copy(ROOT / homework.DATA_FILE, homework.DATA_FILE)
-    return homework.DATA_FILE
-
-
 def cut(path):
     path.write_bytes(path.read_bytes()[:-1000])
 
@@ -127,8 +118,11 @@ def change_one_label(path):
 
 
 @pytest.mark.parametrize("damage", [cut, change_one_label])
-def test_a_damaged_data_file_is_refused(homework, data_file, damage):
-    damage(data_file)
+def test_a_damaged_data_file_is_refused(homework, tmp_path, monkeypatch, damage):
+    monkeypatch.chdir(tmp_path)
+    homework.DATA_FILE.parent.mkdir()
+    shutil.copy(ROOT / homework.DATA_FILE, homework.DATA_FILE)
+    damage(homework.DATA_FILE)
     with pytest.raises(ValueError, match=r"mnist\.npz.*delete"):
         homework.load_mnist()
 
