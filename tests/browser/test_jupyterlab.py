@@ -144,14 +144,20 @@ def select(cell: Locator) -> None:
     cell.locator(".jp-InputArea-prompt").first.click()
 
 
+def wait_until_idle(page: Page) -> None:
+    """Wait until no cell waits and Python is there: else what is run next is lost."""
+    waiting = page.locator(".jp-InputArea-prompt", has_text="*")
+    expect(waiting).to_have_count(0, timeout=MINUTE)
+    expect(page.get_by_text("| Idle")).to_be_visible(timeout=2 * MINUTE)
+
+
 def wait_until_done(page: Page, last: int) -> None:
     """Wait until the code cell with this index has run, or another has failed."""
     cell = page.locator(".jp-CodeCell").nth(last)
     number = cell.locator(".jp-InputArea-prompt", has_text=re.compile(r"\d"))
     ended = number.or_(page.locator(FAULTS)).first
     expect(ended).to_be_attached(timeout=LONGEST_RUN)
-    waiting = page.locator(".jp-InputArea-prompt", has_text="*")
-    expect(waiting).to_have_count(0, timeout=MINUTE)
+    wait_until_idle(page)
 
 
 # --------------------------------------------------------------- what the page says
@@ -181,6 +187,7 @@ def test_all_cells_run_and_go_on_after_an_interrupt(page, notebook, project, ser
     page.goto(f"{server}/lab/tree/{find_homework().name}?reset")
     cells = page.locator(".jp-CodeCell")
     expect(cells).to_have_count(len(code), timeout=2 * MINUTE)
+    wait_until_idle(page)
 
     select(cells.first)
     choose(page, "Run", "Run All Cells")
@@ -189,6 +196,7 @@ def test_all_cells_run_and_go_on_after_an_interrupt(page, notebook, project, ser
     choose(page, "Kernel", "Interrupt Kernel")
     stopped = cells.filter(has=page.locator(FAULTS))
     expect(stopped).to_contain_text("KeyboardInterrupt", timeout=MINUTE)
+    wait_until_idle(page)
 
     select(stopped)
     choose(page, "Run", "Run Selected Cell and All Below")
