@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import base64
-import json
 import re
 
 import numpy as np
@@ -22,12 +21,12 @@ NETWORKS = {
 FROM_ELSEWHERE = {
     0.999,  # Adam's usual average
     784,  # pixels of a digit
-    1.6,  # a version of PyTorch
     73_257,  # crops of SVHN, and about four fifths of those at hand
     870,
     94.85,  # networks of others
     97.53,
     96.60,  # what the original reports
+    0.966,
 }
 NO_CLAIMS = re.compile(
     r"```.*?```|`[^`]*`"  # code
@@ -85,11 +84,6 @@ def test_every_figure_in_prose_is_printed_or_set_by_a_cell(path):
     notebook = read_notebook(path)
     prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
     known = known_to(notebook) | FROM_ELSEWHERE
-    if path == COMPANION:  # what its figure of the crops shows
-        crops = json.loads((path.parent / "svhn_crops.json").read_text())
-        for run in crops["runs"].values():
-            right = map(str.__eq__, run["answers"], crops["digits"])
-            known.add(round(100 * sum(right) / len(crops["digits"]), 1))
     offenders = unfounded("\n\n".join(prose), known)
     assert not offenders, "\n".join(["", *offenders])
 

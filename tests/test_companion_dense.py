@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
-
 import numpy as np
 import optuna
 import pytest
 from conftest import ROOT
-from notebooks import COMPANION, import_functions, read_notebook
+from notebooks import COMPANION, import_functions
+from scipy.special import expit
 
-TINY = dict(SEARCH_TRIALS=2, SEARCH_EPOCHS=1, SEARCH_IMAGES=250)
+TINY = dict(VALIDATION_IMAGES=500, SEARCH_EPOCHS=3)
+ACTIVATIONS = {"relu": lambda z: np.maximum(z, 0), "tanh": np.tanh, "sigmoid": expit}
 
 
 @pytest.fixture(scope="module")
@@ -22,15 +19,7 @@ def companion():
     return import_functions(COMPANION, TINY, name="companion_q3")
 
 
-@pytest.fixture
-def study_file(companion, tmp_path, monkeypatch):
-    """A journal in a folder that is not there yet."""
-    path = tmp_path / "results" / "dense_search.journal"
-    monkeypatch.setattr(companion, "STUDY_FILE", path)
-    return path
-
-
-def make_images(count):
+def make_data(count):
     """Return images of noise (count, 28, 28, 1) and labels (count,) of all kinds."""
     random = np.random.default_rng(0)
     images = random.random((count, 28, 28, 1), dtype="float32")
@@ -65,11 +54,12 @@ def test_mnist_is_read_from_the_file_and_checked(companion, tmp_path, monkeypatc
 
 
 def test_validation_images_are_left_out_of_the_training(companion):
-    labels = np.repeat(np.arange(10), 1_000)
-    training, validation = companion.split(np.arange(10_000), labels)
-    assert not set(training[0]) & set(validation[0])
-    assert len(training[0]) + len(validation[0]) == 10_000
-    assert np.bincount(validation[1]).tolist() == [500] * 10
+    images = np.arange(5_000)
+    training, validation = companion.split((images, images % 10))
+    assert sorted([*training[0], *validation[0]]) == images.tolist()
+    for kept, labels in (training, validation):
+        np.testing.assert_array_equal(labels, kept % 10)
+    assert np.bincount(validation[1]).tolist() == [50] * 10
 
 
 def test_straightened_digits_are_centered_and_upright(companion):
@@ -103,33 +93,51 @@ def test_distortion_follows_the_seed_and_stays_small(companion):
     assert ((ink > 0.7) & (ink < 1.4)).all()
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_distortion_at_its_limits_is_what_its_description_says(
+    companion, monkeypatch, sign
+):
+    """One amount at its limit and the others at zero: degrees, shear, scale, pixels."""
+    keras, tf, maps = companion.keras, companion.tf, []
+    monkeypatch.setattr(
+        keras.ops.image, "affine_transform", lambda x, found: maps.append(found)
+    )
+
+    def draw(shape, low, high):
+        return sign * high * tf.eye(8)
+
+    monkeypatch.setattr(tf.random, "uniform", draw)
+    companion.distort(tf.zeros((8, 28, 28, 1)))
+    turn, shear, tall, wide, right, down, *tilts = np.array(maps[0])
+    assert np.rad2deg(np.arctan2(turn[1], turn[0])) == pytest.approx(sign * 10.5)
+    assert shear[3] == pytest.approx(sign * 0.14)
+    assert [tall[4], wide[0]] == pytest.approx([1.11**sign] * 2, rel=0.002)
+    assert [right[2], down[5]] == pytest.approx([sign * 1.4] * 2)
+    assert [tilts[0][6], tilts[1][7]] == pytest.approx([sign * 1.4e-3] * 2)
+
+
 # ------------------------------------------------------------------------ networks
 
 
 def test_each_of_several_networks_is_a_plain_one(companion):
     designs = [
-        companion.Design(2, 8, "relu"),
-        companion.Design(1, 4, "tanh"),
-        companion.Design(1, 4, "sigmoid"),
+        companion.Design((8, 6), "relu"),
+        companion.Design((4,), "tanh"),
+        companion.Design((4,), "sigmoid"),
     ]
-    companion.keras.utils.set_random_seed(0)
     networks = companion.build_networks(designs, (0.25, 0.5))
-    images, _ = make_images(5)
+    images, _ = make_data(5)
     outputs = networks(images).numpy()
     assert outputs.shape == (5, 3, 10)
     dense = [layer for layer in networks.layers if "dense" in layer.name]
     dense.sort(key=lambda layer: (len(layer.name), layer.name))  # as they were made
     dense = [layer.get_weights() for layer in dense]
-    functions = {
-        "relu": lambda z: np.maximum(z, 0),
-        "tanh": np.tanh,
-        "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
-    }
     for number, design in enumerate(designs):
         x = (images.reshape(5, -1) - 0.25) / 0.5
-        for _ in range(design.hidden_layers):
+        for units in design.units:
             kernel, bias = dense.pop(0)
-            x = functions[design.activation](x @ kernel + bias)
+            assert kernel.shape == (x.shape[1], units)
+            x = ACTIVATIONS[design.activation](x @ kernel + bias)
         kernel, bias = dense.pop(0)
         np.testing.assert_allclose(
             outputs[:, number], x @ kernel + bias, rtol=1e-4, atol=1e-5
@@ -137,17 +145,26 @@ def test_each_of_several_networks_is_a_plain_one(companion):
     assert not dense
 
 
-def test_initial_weights_are_those_of_he_and_of_glorot(companion):
-    for activation, variance in (("relu", 2 / 784), ("tanh", 2 / (784 + 64))):
-        design = companion.Design(1, 64, activation)
-        networks = companion.build_networks([design], (0.0, 1.0))
-        kernel = next(x for x in networks.trainable_weights if x.shape == (784, 64))
-        assert np.var(kernel) == pytest.approx(variance, rel=0.05)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("draw", [1.0, 4.0])
+def test_initial_weights_are_a_multiple_of_keras_s_default(companion, activation, draw):
+    """Glorot and Bengio (2010): uniform up to √(6 / (inputs + outputs))."""
+    design = companion.Design((64,), activation, draw)
+    hidden, output = (
+        layer.kernel
+        for layer in companion.build_networks([design], (0.0, 1.0)).layers
+        if "dense" in layer.name
+    )
+    for kernel, ends in ((hidden, 784 + 64), (output, 64 + 10)):
+        limit = draw * np.sqrt(6 / ends)
+        assert np.abs(kernel).max() == pytest.approx(limit, rel=0.02)
+        assert np.abs(kernel).max() <= limit * (1 + 1e-6)
+        assert np.std(kernel) == pytest.approx(limit / np.sqrt(3), rel=0.1)
 
 
 @pytest.mark.parametrize(("kind", "extra"), [("none", 0), ("batch", 2), ("layer", 2)])
 def test_normalization_adds_a_scale_and_a_shift_a_unit(companion, kind, extra):
-    design = companion.Design(1, 16, "relu", kind, 0.5)
+    design = companion.Design((16,), normalization=kind, dropout=0.5)
     networks = companion.build_networks([design], (0.0, 1.0))
     trained = sum(np.prod(weight.shape) for weight in networks.trainable_weights)
     assert trained == 784 * 16 + 16 + 16 * 10 + 10 + extra * 16
@@ -155,18 +172,49 @@ def test_normalization_adds_a_scale_and_a_shift_a_unit(companion, kind, extra):
 
 def test_a_network_learns_the_same_alone_and_beside_others(companion):
     """The sum of the losses gives each network its own gradient and no other."""
-    images, labels = make_images(100)
+    data = make_data(100)
     designs = [
-        companion.Design(1, 8, name, batch=50, epochs=2) for name in ("tanh", "relu")
+        companion.Design((8,), name, batch=50, epochs=2) for name in ("tanh", "relu")
     ]
-    both = companion.train(designs, images, labels)
-    alone = companion.train(designs[:1], images, labels)
-    again = companion.train(designs, images, labels)
-    logits = both.predict(images, verbose=0)
-    np.testing.assert_array_equal(logits, again.predict(images, verbose=0))
-    np.testing.assert_allclose(
-        logits[:, :1], alone.predict(images, verbose=0), rtol=1e-3, atol=1e-3
+    both, alone, again, other = (
+        companion.train(x, data, seed).predict(data[0], verbose=0)
+        for x, seed in ((designs, 0), (designs[:1], 0), (designs, 0), (designs, 1))
     )
+    np.testing.assert_array_equal(both, again)
+    np.testing.assert_allclose(both[:, :1], alone, rtol=1e-3, atol=1e-3)
+    assert np.abs(both - other).max() > 0.1
+
+
+@pytest.mark.parametrize("cosine", [True, False])
+def test_the_rate_falls_to_zero_or_stays(companion, cosine):
+    design = companion.Design((4,), rate=0.01, cosine=cosine, batch=30, epochs=2)
+    networks = companion.train([design], make_data(100))
+    assert int(networks.optimizer.iterations) == 8
+    expected = 0 if cosine else 0.01
+    assert float(networks.optimizer.learning_rate) == pytest.approx(expected, abs=1e-6)
+
+
+def test_pixels_are_standardized_and_distorted_if_the_design_says_so(
+    companion, monkeypatch
+):
+    scales, distorted = [], []
+    build = companion.build_networks
+    monkeypatch.setattr(
+        companion,
+        "build_networks",
+        lambda x, scale: scales.append(scale) or build(x, scale),
+    )
+    monkeypatch.setattr(companion, "distort", lambda x: distorted.append(x) or x)
+    images, labels = make_data(50)
+    plain = companion.Design((4,), standardized=False, epochs=1)
+    companion.train([plain], (images, labels))
+    assert not distorted
+    companion.train(
+        [plain._replace(standardized=True, distorted=True)], (images, labels)
+    )
+    assert distorted
+    expected = [(0, 1), (images.mean(), images.std())]
+    np.testing.assert_allclose(scales, expected, rtol=1e-5)
 
 
 def test_scores_are_those_of_each_network(companion):
@@ -178,8 +226,25 @@ def test_scores_are_those_of_each_network(companion):
             logits[:, 0, 0] = logits[:, 1, 3] = 1
             return logits
 
-    right = companion.score(Answers(), np.zeros((2, 28, 28, 1)), np.array([0, 3]))
-    assert right.tolist() == [[True, False], [False, True]]
+    data = np.zeros((4, 28, 28, 1)), np.array([0, 3, 3, 3])
+    assert companion.score(Answers(), data).tolist() == [25, 75]
+
+
+def test_cross_validation_leaves_each_image_out_once(companion, monkeypatch):
+    trained, scored = [], []
+    monkeypatch.setattr(companion, "train", lambda designs, x, seed: trained.append(x))
+    monkeypatch.setattr(
+        companion, "score", lambda _, x: scored.append(x) or np.array([len(scored), 7])
+    )
+    images = np.arange(300)
+    found = companion.cross_validate(["a", "b"], (images, images % 10), folds=5)
+    assert found.tolist() == [3, 7]  # the means of 1 to 5 and of 7
+    for (kept, labels), (left_out, other_labels) in zip(trained, scored, strict=True):
+        assert sorted([*kept, *left_out]) == images.tolist()
+        np.testing.assert_array_equal(labels, kept % 10)
+        np.testing.assert_array_equal(other_labels, left_out % 10)
+        assert np.bincount(other_labels).tolist() == [6] * 10
+    assert sorted(np.concatenate([x for x, _ in scored])) == images.tolist()
 
 
 def test_relative_gradients_by_hand(companion):
@@ -193,113 +258,17 @@ def test_relative_gradients_by_hand(companion):
     images[0, 0, 0] = 2
     # p − y is −0.9 once and 0.1 nine times; the one pixel has the value 2
     expected = 2 * np.sqrt(0.81 + 9 * 0.01) / (0.5 * np.sqrt(7_840))
-    found = companion.relative_gradients(network, images, np.array([4]))
+    found = companion.relative_gradients(network, (images, np.array([4])))
     np.testing.assert_allclose(found, [expected], rtol=1e-5)
 
 
 # -------------------------------------------------------------------------- search
 
 
-def run_trials(companion, study, number):
-    """Run cheap trials over the searched space, whose last values count up."""
-    for _ in range(number):
-        trial = study.ask()
-        companion.suggest_design(trial)
-        study.tell(trial, 0.1 * trial.number)
-
-
-def test_a_study_is_resumed_or_a_new_one_begun(companion, study_file):
-    assert companion.open_study(resume=True).study_name == "dense 1"
-    first = companion.open_study(resume=True)
-    run_trials(companion, first, 3)
-    again = companion.open_study(resume=True)
-    assert (again.study_name, len(again.trials)) == ("dense 1", 3)
-    other = companion.open_study(resume=False)
-    assert (other.study_name, len(other.trials)) == ("dense 2", 0)
-    assert len(first.trials) == 3
-    assert companion.open_study(resume=True).study_name == "dense 2"
-
-
-def test_new_studies_draw_the_same_designs(companion, study_file):
-    studies = [companion.open_study(resume=False) for _ in range(2)]
-    for study in studies:
-        run_trials(companion, study, 3)
-    first, second = ([trial.params for trial in study.trials] for study in studies)
-    assert first == second
-
-
-def test_a_design_is_what_a_trial_has_drawn(companion, study_file):
-    study = companion.open_study(resume=False)
-    run_trials(companion, study, 2)
-    trial = optuna.trial.FixedTrial(study.best_params)
-    design = companion.suggest_design(trial)
-    for name, value in study.best_params.items():
-        expected = pytest.approx(value, rel=0.02) if type(value) is float else value
-        assert getattr(design, name) == expected
-
-
-def test_a_search_ends_with_the_trials_asked_for(companion, study_file):
-    training, validation = make_images(300), make_images(50)
-    study = companion.open_study(resume=False)
-    companion.search(study, training, validation)
-    assert len(study.trials) == 2
-    assert 0 <= study.best_value <= 1
-    companion.search(companion.open_study(resume=True), training, validation)
-    assert len(study.trials) == 2
-
-
-def test_a_trial_that_lags_behind_is_ended(companion, study_file, monkeypatch):
-    study = companion.open_study(resume=False)
-    for _ in range(5):  # trials that were better than noise can be
-        trial = study.ask()
-        companion.suggest_design(trial)
-        for epoch in range(4):
-            trial.report(0.99, epoch + 1)
-        study.tell(trial, 0.99)
-    monkeypatch.setattr(companion, "SEARCH_TRIALS", 6)
-    monkeypatch.setattr(companion, "SEARCH_EPOCHS", 4)
-    companion.search(study, make_images(300), make_images(50))
-    last = study.trials[-1]
-    assert last.state.name == "PRUNED"
-    assert max(last.intermediate_values) == 2
-
-
-@pytest.mark.slow
-def test_another_process_joins_by_the_lines_that_the_text_gives(
-    companion, study_file, monkeypatch
-):
-    study = companion.open_study(resume=False)
-    run_trials(companion, study, 1)
-    text = "\n".join(cell.source for cell in read_notebook(COMPANION).cells)
-    (lines,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(lines.splitlines()) <= 15
-    # small numbers, and the journal of this test instead of the notebook's
-    changes = "".join(f"; {name} = {value}" for name, value in TINY.items())
-    changes += f"; STUDY_FILE = Path({str(study_file)!r})"
-    lines = lines.replace("digits, labels", changes[2:] + "\ndigits, labels", 1)
-    done = subprocess.run(
-        [sys.executable, "-c", lines],
-        cwd=COMPANION.parent,
-        env=os.environ,
-        capture_output=True,
-        text=True,
+def test_a_design_is_what_a_trial_has_drawn(companion):
+    drawn = dict(hidden_layers=2, units=512, activation="tanh", normalization="layer")
+    drawn |= dict(dropout=0.3, rate=0.00123456)
+    design = companion.suggest_design(optuna.trial.FixedTrial(drawn))
+    assert design == companion.Design(
+        (512, 512), "tanh", 1.0, "layer", 0.3, rate=0.00123, epochs=3
     )
-    assert done.returncode == 0, done.stderr
-    assert len(study.trials) == 2
-    assert 0 < study.trials[1].value < 1
-
-
-def test_cross_validation_leaves_each_image_out_once(companion, monkeypatch):
-    seen = []
-    monkeypatch.setattr(companion, "train", lambda d, x, y: seen.append(x) or "trained")
-    monkeypatch.setattr(
-        companion, "score", lambda n, x, y: seen.append(x) or np.ones((len(x), 2))
-    )
-    images = np.arange(300)
-    accuracies = companion.cross_validate(["a", "b"], images, images % 10)
-    assert accuracies.tolist() == [[100, 100]] * 3
-    kept, left_out = seen[::2], seen[1::2]
-    assert sorted(np.concatenate(left_out)) == list(range(300))
-    for one, other in zip(kept, left_out, strict=True):
-        assert sorted([*one, *other]) == list(range(300))
-        assert np.bincount(other % 10).tolist() == [10] * 10

