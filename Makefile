@@ -22,7 +22,7 @@ endif
 endif
 
 .PHONY: help run companion test test-slow test-browser check format submission report outputs
-.PHONY: lock chromium benchmark benchmark-training clean
+.PHONY: lock chromium benchmark benchmark-search benchmark-training clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /make \1	/'
@@ -79,6 +79,9 @@ lock: $(VENV)/installed-dev ## resolve all requirements, with digests
 
 benchmark: $(VENV_BENCHMARK)/installed ## compare the descent with what others use
 	$(VENV_BENCHMARK)/bin/python benchmarks/optimization.py
+
+benchmark-search: $(VENV_BENCHMARK)/installed ## search the settings of the others
+	$(VENV_BENCHMARK)/bin/python benchmarks/optimization.py --search
 
 benchmark-training: $(VENV_BENCHMARK)/installed ## compare the training, at full length
 	$(VENV_BENCHMARK)/bin/python benchmarks/training.py

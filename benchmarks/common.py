@@ -1,27 +1,30 @@
-"""What the benchmarks share: the notebook, its judges, timing in turn, the page."""
+"""What the benchmarks share: the notebook, measures of images, records, the page."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import inspect
 import io
 import json
 import math
 import os
 import platform
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the page is about processors
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
 import numpy as np
 from notebooks import ROOT, find_homework, import_functions, replace_file
+from scipy import stats
 
 FOLDER = ROOT / "benchmarks"
 FIT_GOAL = -math.log(0.99)  # nats: the notebook's gap of 0.01, for a digit
@@ -30,101 +33,99 @@ FIT_GOAL = -math.log(0.99)  # nats: the notebook's gap of 0.01, for a digit
 def load_homework() -> ModuleType:
     """Return the functions and settings of the notebook, working in its folder."""
     os.chdir(ROOT)
-    homework = import_functions(find_homework())
-    homework.matplotlib.use("Agg")
-    return homework
+    return import_functions(find_homework())
+
+
+def digest(*parts: object) -> str:
+    """Return a short digest: of code its lines but comments, of files their content.
+
+    Anything else is taken as Python writes it.
+    """
+    content = []
+    for part in parts:
+        part = getattr(part, "func", part)  # of what `partial` made
+        if isinstance(part, Path):
+            content.append(part.read_bytes())
+        elif callable(part) or isinstance(part, ModuleType):
+            lines = inspect.getsource(part).splitlines()
+            code = (line for line in lines if not line.lstrip().startswith("#"))
+            content.append("\n".join(code).encode())
+        else:
+            content.append(repr(part).encode())
+    return hashlib.sha256(b"".join(content)).hexdigest()[:16]
 
 
 # ------------------------------------------------------------------- images, measured
 
 
-class Judges(NamedTuple):
-    """What measures images: see `measure`.
-
-    Attributes:
-        homework: the notebook's functions.
-        networks: the notebook's judges, dense and recurrent.
-        real: what `measure_images` of the notebook returns for real digits.
-    """
-
-    homework: ModuleType
-    networks: list
-    real: dict[str, np.ndarray]
+def make_starts(homework: ModuleType, count: int, first_seed: int = 0) -> tuple:
+    """Return wanted digits (count,), 0 to 9 in turn, and a random start for each."""
+    starts = homework.random_images(first_seed + np.arange(count))
+    return np.arange(count) % 10, starts
 
 
-def make_judges(homework: ModuleType) -> Judges:
-    """Return the notebook's two judges, and its measures of real digits."""
+def measure_real(homework: ModuleType) -> dict[str, np.ndarray]:
+    """Return what the notebook's `measure_images` finds for real digits."""
     digits, labels, _, _ = homework.load_mnist()
-    layers, targets = homework.layers, np.eye(10, dtype="float32")[labels]
-    dense = [layers.Flatten(), layers.Dense(256, activation="relu")]
-    bodies = dense, [layers.Reshape((28, 28)), layers.GRU(64)]
-    networks = [homework.train_judge(body, digits, targets) for body in bodies]
-    real = homework.measure_images(digits[-5_000:], labels[-5_000:])
-    return Judges(homework, networks, real)
+    return homework.measure_images(digits[:5_000], labels[:5_000])
 
 
 def measure(
-    judges: Judges, network: Any, images: np.ndarray, wanted: np.ndarray
-) -> dict[str, list[float]]:
-    """Return for each of the images (n, 28, 28, 1), rounded to 8 bits, six figures.
+    homework: ModuleType,
+    judges: list,
+    real: dict,
+    network: Any,
+    images: np.ndarray,
+    wanted: np.ndarray,
+) -> dict[str, Any]:
+    """Return the notebook's measures of images (n, 28, 28, 1), rounded to 8 bits.
 
-    `fit` in nats; `transfer`, the share of the two judges that read the wanted digit;
-    `shape` and `one piece`, 0 or 1; `gray`, the share of gray pixels among the inked
-    ones; `spread`, the mean distance to the other images of its digit as a share of
-    that between real ones.
+    `fit` is the share of images within the goal. The others are the means of each
+    digit (10,): `judges`, the share of the judges' answers that name the digit,
+    `shape`, `one piece`, `spread` and `thick`; `gray` is of all images.
     """
-    homework, networks, real = judges
     images = np.round(images * 255).astype("float32") / 255
     targets = np.eye(10, dtype="float32")[wanted]
     logits = network.predict(images, batch_size=100, verbose=0)
-    measures = homework.measure_images(images, wanted)
-    inked = images > 0.1
-    gray = (inked & (images < 0.9)).sum(axis=(1, 2, 3)) / inked.sum(axis=(1, 2, 3))
-    spread = np.empty(len(images))
-    for digit in np.unique(wanted):
-        own = images[wanted == digit]
-        gaps = np.linalg.norm(own[:, None] - own, axis=(2, 3)).sum(axis=(1, 2))
-        spread[wanted == digit] = gaps / max(len(own) - 1, 1) / real["spread"][digit]
-    figures = {
-        "fit": homework.divergence(targets, logits).numpy(),
-        "transfer": homework.ask_judges(networks, images, wanted).mean(axis=0),
-        "shape": measures["shape"],
-        "one piece": measures["one piece"],
-        "gray": np.nan_to_num(gray),
-        "spread": spread,
-    }
-    return {name: np.round(x.astype(float), 6).tolist() for name, x in figures.items()}
+    found = homework.measure_images(images, wanted, real)
+    found["judges"] = homework.ask_judges(judges, images, wanted).mean(axis=0)
+    for name in ("judges", "shape", "one piece"):
+        found[name] = [found[name][wanted == digit].mean() for digit in range(10)]
+    fits = homework.divergence(targets, logits).numpy() <= FIT_GOAL
+    figures = {name: np.round(x, 4).tolist() for name, x in found.items()}
+    return figures | {"fit": float(np.mean(fits))}
 
 
-# ------------------------------------------------------------------ time and chance
+MEASURES = ("judges", "shape", "one piece", "gray", "spread", "thick")
 
 
-def alternate(
-    calls: Mapping[str, Callable[[], Any]], rounds: int
-) -> dict[str, list[float]]:
-    """Return the seconds of calls made in turn, after a round that does not count."""
-    seconds = {name: [] for name in calls}
-    for number in range(rounds + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if number:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
+def describe_images(found: dict) -> list[str]:
+    """Return the means of `MEASURES` as text, as the notebook writes them."""
+    forms = ("{:.1%}", "{:.1%}", "{:.1%}", "{:.2f}", "{:.2f}", "{:.2f}")
+    pairs = zip(forms, MEASURES, strict=True)
+    return [form.format(np.mean(found[name])) for form, name in pairs]
 
 
-def bootstrap(differences: np.ndarray) -> tuple[float, float, float]:
-    """Return the mean of paired differences (n,) and its 95 % percentile interval."""
-    random = np.random.default_rng(0)
-    chosen = random.integers(0, len(differences), (10_000, len(differences)))
-    low, high = np.quantile(differences[chosen].mean(axis=1), [0.025, 0.975])
-    return float(np.mean(differences)), float(low), float(high)
+def interval(differences: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean of paired differences and its 95 % interval (Student's t)."""
+    mean, error = np.mean(differences), stats.sem(differences)
+    half = error * stats.t.ppf(0.975, len(differences) - 1)
+    return float(mean), float(mean - half), float(mean + half)
 
 
-def median_and_range(values: Sequence[float], form: str = ",.0f") -> str:
-    """Return the median and, in brackets, the smallest and largest value as text."""
-    low, middle, high = np.min(values), np.median(values), np.max(values)
-    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
+def describe_gain(differences: Sequence[float], form: str) -> str:
+    """Return the mean of paired differences, and its interval if they differ."""
+    mean, low, high = (f"{x:+{form}}" for x in interval(differences))
+    return f"all {mean}" if np.ptp(differences) == 0 else f"{mean} ({low} to {high})"
+
+
+# --------------------------------------------------------------- records and the page
+
+
+def table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
+    """Return a Markdown table; every cell is turned into text as it is."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def describe_machine() -> str:
@@ -133,25 +134,12 @@ def describe_machine() -> str:
     with contextlib.suppress(OSError):  # Linux
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         processor = next(x for x in lines if "model name" in x).split(": ")[1]
-    versions = [f"{name} {version(name)}" for name in ("tensorflow", "keras", "numpy")]
+    names = "tensorflow", "keras", "numpy"
+    versions = [f"{name} {metadata.version(name)}" for name in names]
     return (
         f"Machine: {processor}, {os.cpu_count()} cores, no GPU used; Python "
         f"{platform.python_version()}, {', '.join(versions)}."
     )
-
-
-# --------------------------------------------------------------- records and the page
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a Markdown table; every cell is turned into text as it is."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-
-
-def judge_target(target: str, measured: str, met: bool) -> list[str]:
-    """Return a row of a table of targets."""
-    return [target, measured, "met" if met else "**missed**"]
 
 
 def write_section(path: Path, name: str, text: str) -> None:
@@ -173,9 +161,38 @@ def write_section(path: Path, name: str, text: str) -> None:
 
 
 def read_record(folder: Path, name: str) -> dict[str, Any]:
-    """Return what `write_record` wrote, or an empty dictionary."""
+    """Return what `write_record` wrote, or a record without rows."""
     path = folder / "results" / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    stored = path.read_text(encoding="utf-8") if path.exists() else '{"rows": {}}'
+    return json.loads(stored)
+
+
+def keep_row(folder: Path, name: str, key: str, row: dict[str, Any]) -> None:
+    """Add a row to a record, with the machine that it was measured on."""
+    record = read_record(folder, name)
+    record["rows"][key] = row | {"machine": describe_machine()}
+    write_record(folder, name, record)
+
+
+def find_missing(rows: dict[str, dict], versions: dict[str, str]) -> list[str]:
+    """Return the keys of which there is no row, or one of another version."""
+    return [
+        key
+        for key, version in versions.items()
+        if key not in rows or rows[key]["version"] != version
+    ]
+
+
+def describe_record(rows: dict[str, dict], versions: dict[str, str]) -> str:
+    """Return sentences on the machines, and on what is missing or out of date."""
+    missing = find_missing(rows, versions)
+    old = [key for key in missing if key in rows]
+    new = [key for key in missing if key not in rows]
+    lines = sorted({row["machine"] for row in rows.values()})
+    for text, keys in (("Of an earlier version", old), ("Not measured yet", new)):
+        names = "; ".join(key.replace(" | ", ", ") for key in keys)
+        lines.append(f"{text}: {names or 'none'}.")
+    return "\n\n".join(lines)
 
 
 def write_record(folder: Path, name: str, record: dict[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 Each is a function of a `Task`, the wanted digits (n,), starts (n, 28, 28, 1), the
 number of steps, a seed and settings of its own. It returns images (n, 28, 28, 1) in
-[0, 1]. A peer's package is imported when its function is called.
+[0, 1], and makes as many in one call as its package can. A peer's package is imported
+when its function is called.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import itertools
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType, ModuleType
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 
 class Task(NamedTuple):
@@ -25,60 +28,42 @@ class Task(NamedTuple):
         network: maps images to logits.
         prior: the notebook's Gaussian of all digits.
         digits: training images (k, 28, 28, 1), for methods that ask for a dataset.
-        loops: compiled loops, so that each is compiled once a network.
     """
 
     homework: ModuleType
     network: Any
     prior: tuple
     digits: np.ndarray
-    loops: dict[str, Callable]
-
-
-def make_task(homework: ModuleType, network: Any) -> Task:
-    """Return the task of one network."""
-    digits = homework.load_mnist()[0]
-    mean, covariance = homework.fit_gaussian(digits, 0.02)
-    return Task(homework, network, (mean, np.linalg.inv(covariance)), digits, {})
-
-
-def make_starts(
-    homework: ModuleType, count: int, first_seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return wanted digits (count,), 0 to 9 in turn, and a random start for each."""
-    starts = homework.random_images(first_seed + np.arange(count))
-    return np.arange(count) % 10, starts
 
 
 def find_images(
     task: Task, wanted: np.ndarray, starts: np.ndarray, steps: int, seed: int
 ) -> np.ndarray:
     """The notebook's function with its own settings."""
-    targets = np.eye(10)[wanted]
-    homework, network, prior, *_ = task
-    found = homework.find_images(network, prior, targets, starts, seed, steps=steps)
-    return found["images"]
+    find = task.homework.find_images
+    return find(task.network, task.prior, np.eye(10)[wanted], starts, seed, steps)[
+        "images"
+    ]
+
+
+@tf.function(reduce_retracing=True, jit_compile=False)
+def take_bare_step(network: Any, targets: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+    """Return images that followed the gradient of the fit a little way."""
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        logits = network(images, training=False)
+        loss = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+    return images - 0.01 * tape.gradient(loss, images)
 
 
 def bare_gradients(
     task: Task, wanted: np.ndarray, starts: np.ndarray, steps: int, seed: int
 ) -> np.ndarray:
-    """One compiled loop that only computes gradients by the images and follows them."""
-    tf, error, network = task.homework.tf, task.homework.divergence, task.network
-    if "bare" not in task.loops:
-
-        @tf.function
-        def loop(targets: tf.Tensor, images: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-            for _ in tf.range(steps):
-                with tf.GradientTape() as tape:
-                    tape.watch(images)
-                    loss = error(targets, network(images, training=False))
-                images = images - 0.01 * tape.gradient(loss, images)
-            return images
-
-        task.loops["bare"] = loop
-    targets = tf.constant(np.eye(10)[wanted], tf.float32)
-    return task.loops["bare"](targets, tf.constant(starts), tf.constant(steps)).numpy()
+    """A compiled step that only computes gradients by the images and follows them."""
+    targets, images = tf.constant(np.eye(10)[wanted], tf.float32), tf.constant(starts)
+    for _ in range(steps):
+        images = take_bare_step(task.network, targets, images)
+    return images.numpy()
 
 
 def tf_keras_vis(
@@ -88,20 +73,20 @@ def tf_keras_vis(
     steps: int,
     seed: int,
     *,
-    adam: bool = False,
+    optimizer: str | None = None,
     rate: float = 0.05,
     variation: float = 1.0,
     norm: float = 0.3,
     jitter: int = 0,
     soft: bool = False,
 ) -> np.ndarray:
-    """ActivationMaximization of tf-keras-vis (Kubota), all images in one call.
+    """ActivationMaximization of tf-keras-vis (Kubota).
 
     Settings:
-        adam: False for its defaults (RMSprop at rate 1, jitter, rotation, two
-            regularizers), but with the pixels' range given as [0, 1]. True for Adam,
-            clipping in every step, and the settings that follow.
-        rate: of Adam.
+        optimizer: None for its defaults (RMSprop at rate 1, jitter, rotation, two
+            regularizers), but with the pixels' range given as [0, 1]. Else Keras's
+            optimizer of that name, clipping in every step, and what follows.
+        rate: of the optimizer.
         variation: weight of the total variation.
         norm: weight of the L1 norm.
         jitter: largest roll of the images, in pixels.
@@ -113,15 +98,16 @@ def tf_keras_vis(
     from tf_keras_vis.utils.scores import CategoricalScore
 
     homework = task.homework
-    tf = homework.tf
     np.random.seed(seed)  # noqa: NPY002 - what the package draws from
     options: dict[str, Any] = {}
     score: Any = CategoricalScore([int(digit) for digit in wanted])
-    if adam:
+    if optimizer:
         views = [Jitter(jitter)] if jitter else []
         options["input_modifiers"] = [*views, lambda x: tf.clip_by_value(x, 0.0, 1.0)]
         options["regularizers"] = [TotalVariation2D(variation), Norm(norm, p=1)]
-        options["optimizer"] = homework.keras.optimizers.Adam(rate)
+        optimizers = homework.keras.optimizers
+        options["optimizer"] = optimizers.get({"class_name": optimizer, "config": {}})
+        options["optimizer"].learning_rate = rate
     if soft:
         targets = tf.constant(np.eye(10)[wanted], tf.float32)
 
@@ -138,16 +124,6 @@ def tf_keras_vis(
     return np.clip(found, 0, 1)
 
 
-def tf_keras_vis_single(
-    task: Task, wanted: np.ndarray, starts: np.ndarray, *options: Any, **settings: Any
-) -> np.ndarray:
-    """The same, one image a call: what it does unless it is handed a batch."""
-    pairs = zip(wanted[:, None], starts[:, None], strict=True)
-    return np.concatenate(
-        [tf_keras_vis(task, *pair, *options, **settings) for pair in pairs]
-    )
-
-
 def xplique(
     task: Task,
     wanted: np.ndarray,
@@ -161,7 +137,7 @@ def xplique(
     variation: float = 0.0,
     ink: float = 0.0,
 ) -> np.ndarray:
-    """Feature visualization of Xplique (Fel et al., 2022), ten images a call.
+    """Feature visualization of Xplique (Fel et al., 2022).
 
     It draws its own starts, and is told to make images of the network's size.
 
@@ -176,7 +152,6 @@ def xplique(
     from xplique.features_visualizations.regularizers import l1_reg, total_variation_reg
     from xplique.features_visualizations.transformations import random_jitter
 
-    tf = task.homework.tf
     tf.random.set_seed(seed)
 
     def jitter(images: tf.Tensor) -> tf.Tensor:
@@ -184,20 +159,16 @@ def xplique(
 
     regularizers = [total_variation_reg(variation)] if variation else []
     regularizers += [l1_reg(ink)] if ink else []
-    images = []
-    for start in range(0, len(starts), 10):
-        part = [int(digit) for digit in wanted[start : start + 10]]
-        found, _ = optimize(
-            Objective.neuron(task.network, -1, part),
-            optimizer=task.homework.keras.optimizers.Adam(rate),
-            nb_steps=steps,
-            use_fft=fourier,
-            regularizers=regularizers or None,
-            transformations=jitter if views == "jitter" else views,
-            custom_shape=None,
-        )
-        images.append(found[-1].numpy())
-    return np.clip(np.concatenate(images), 0, 1)
+    found, _ = optimize(
+        Objective.neuron(task.network, -1, [int(digit) for digit in wanted]),
+        optimizer=task.homework.keras.optimizers.Adam(rate),
+        nb_steps=steps,
+        use_fft=fourier,
+        regularizers=regularizers or None,
+        transformations=jitter if views == "jitter" else views,
+        custom_shape=None,
+    )
+    return np.clip(found[-1].numpy(), 0, 1)
 
 
 def maco(
@@ -211,7 +182,7 @@ def maco(
     noise: float = 0.08,
     crops: int = 32,
 ) -> np.ndarray:
-    """MaCo of Xplique (Fel et al., 2023), one image a call, of the network's size.
+    """MaCo of Xplique (Fel et al., 2023), one image at a time, of the network's size.
 
     Settings:
         rate: of Nadam.
@@ -221,7 +192,6 @@ def maco(
     from xplique.features_visualizations import Objective
     from xplique.features_visualizations import maco as optimize
 
-    tf = task.homework.tf
     tf.random.set_seed(seed)
     dataset = tf.data.Dataset.from_tensor_slices(task.digits[:5_000]).batch(500)
     images = []
@@ -248,10 +218,15 @@ def miface(
     seed: int,
     *,
     rate: float = 0.1,
+    threshold: float = 0.99,
 ) -> np.ndarray:
     """Model inversion of Fredrikson et al. (2015) in ART, the images of a digit a call.
 
     Calls with one digit spare it gradients of digits that nobody asked for.
+
+    Settings:
+        rate: of its steps.
+        threshold: a cost, 1 less the probability, above which an image stands still.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says that PyTorch is missing
@@ -270,10 +245,23 @@ def miface(
     images = np.empty_like(starts)
     for digit in np.unique(wanted):
         own = wanted == digit
-        options = dict(max_iter=steps, learning_rate=rate, verbose=False)
-        inversion = MIFace(classifier, batch_size=int(own.sum()), **options)
+        options = dict(max_iter=steps, learning_rate=rate, threshold=threshold)
+        options |= dict(batch_size=int(own.sum()), verbose=False)
+        inversion = MIFace(classifier, **options)
         images[own] = inversion.infer(starts[own], wanted[own])
     return images
+
+
+@tf.function(reduce_retracing=True, jit_compile=False)
+def take_keras_io_step(
+    network: Any, images: tf.Tensor, targets: tf.Tensor, rate: tf.Tensor
+) -> tf.Tensor:
+    """Return images one step of so much length up the wanted logits."""
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        loss = tf.reduce_sum(targets * network(images, training=False))
+    gradient = tape.gradient(loss, images)
+    return images + rate * tf.math.l2_normalize(gradient, axis=(1, 2, 3))
 
 
 def keras_io(
@@ -288,39 +276,25 @@ def keras_io(
 ) -> np.ndarray:
     """The loop of keras.io's "Visualizing what convnets learn" (Chollet, 2020).
 
-    One image at a time: gradient ascent on the mean activation of a unit, here the
-    wanted logit, with normalized gradients, from noise within an eighth of gray; at the
-    end the image is set to mean 0.5 and deviation 0.15 and clipped.
+    Gradient ascent on a unit, here the wanted logit, with normalized gradients, from
+    noise within an eighth of gray; at the end the image is set to mean 0.5 and
+    deviation 0.15 and clipped. The original makes one image at a time.
 
     Settings:
         rate: step length, L2 over the image.
         clip: keep the image in [0, 1] instead of setting its mean and deviation.
     """
-    tf, network = task.homework.tf, task.network
-    if "keras.io" not in task.loops:
-
-        @tf.function
-        def take_step(
-            image: tf.Tensor, digit: tf.Tensor, rate: tf.Tensor, clip: tf.Tensor
-        ) -> tf.Tensor:
-            with tf.GradientTape() as tape:
-                tape.watch(image)
-                loss = tf.reduce_mean(network(image)[:, digit])
-            image += rate * tf.math.l2_normalize(tape.gradient(loss, image))
-            return tf.where(clip, tf.clip_by_value(image, 0.0, 1.0), image)
-
-        task.loops["keras.io"] = take_step
-    images = []
-    for start, digit in zip(starts, wanted, strict=True):
-        image = tf.constant(0.5 + (start[None] - 0.5) / 4)
-        options = tf.constant(int(digit)), tf.constant(rate), tf.constant(clip)
-        for _ in range(steps):
-            image = task.loops["keras.io"](image, *options)
-        found = image.numpy()[0]
-        if not clip:
-            found = 0.5 + 0.15 * (found - found.mean()) / (found.std() + 1e-5)
-        images.append(np.clip(found, 0, 1))
-    return np.array(images)
+    images = tf.constant(0.5 + (starts - 0.5) / 4)
+    options = tf.constant(np.eye(10)[wanted], tf.float32), tf.constant(rate)
+    for _ in range(steps):
+        images = take_keras_io_step(task.network, images, *options)
+        images = tf.clip_by_value(images, 0.0, 1.0) if clip else images
+    images = images.numpy()
+    if not clip:
+        images -= images.mean(axis=(1, 2, 3), keepdims=True)
+        images *= 0.15 / (images.std(axis=(1, 2, 3), keepdims=True) + 1e-5)
+        images += 0.5
+    return np.clip(images, 0, 1)
 
 
 def student(
@@ -331,143 +305,65 @@ def student(
     seed: int,
     *,
     rate: float = 1.0,
-    together: bool = False,
 ) -> np.ndarray:
-    """What most write first: one image at a time, eager, squared error, clipping.
-
-    With `together` all images are one batch, which changes nothing but the time.
-    """
-    tf, network = task.homework.tf, task.network
-    count = len(starts) if together else 1
-    images = []
-    for start in range(0, len(starts), count):
-        image = tf.Variable(starts[start : start + count])
-        targets = np.eye(10, dtype="float32")[wanted[start : start + count]]
-        for _ in range(steps):
-            with tf.GradientTape() as tape:
-                probabilities = tf.nn.softmax(network(image))
-                loss = tf.reduce_sum((probabilities - targets) ** 2)
-            gradient = tape.gradient(loss, image)
-            image.assign(tf.clip_by_value(image - rate * gradient, 0.0, 1.0))
-        images.append(image.numpy())
-    return np.concatenate(images)
+    """What most write first: a loop that is not compiled, squared error, clipping."""
+    image, targets = tf.Variable(starts), np.eye(10, dtype="float32")[wanted]
+    for _ in range(steps):
+        with tf.GradientTape() as tape:
+            probabilities = tf.nn.softmax(task.network(image))
+            loss = tf.reduce_sum((probabilities - targets) ** 2)
+        gradient = tape.gradient(loss, image)
+        image.assign(tf.clip_by_value(image - rate * gradient, 0.0, 1.0))
+    return image.numpy()
 
 
 class Contestant(NamedTuple):
-    """A way to find images, with its settings.
+    """A way to find images.
 
     Attributes:
-        run: finds the images that are judged.
-        timed: finds images as a user would; its speed is measured.
-        steps: by default.
-        batch: how many images `timed` is given at a time.
-        timed_steps: steps of a timed call; few where there is no start-up to spread.
-        images: how many are made, of the same hundred starts.
+        run: the function.
+        steps: by default; when tuned, as many as ours.
+        grid: for each setting the values to search among.
         soft: whether a soft target can be asked for.
-        defaults: settings by default.
-        grid: settings to search among; empty if there is nothing to tune.
+        images: how many are made, of the same hundred starts.
     """
 
     run: Callable
-    timed: Callable
-    steps: int
-    batch: int = 1
-    timed_steps: int = 50
-    images: int = 100
+    steps: int = 200
+    grid: dict[str, tuple] = {}  # noqa: RUF012 - nothing changes it
     soft: str = "no"
-    defaults: Mapping[str, Any] = MappingProxyType({})
-    grid: Sequence[dict[str, Any]] = ()
+    images: int = 100
 
 
-def combine(**choices: Any) -> list[dict[str, Any]]:
-    """Return every combination of settings; what is no tuple stays as it is."""
-    lists = [x if isinstance(x, tuple) else (x,) for x in choices.values()]
-    return [
-        dict(zip(choices, values, strict=True)) for values in itertools.product(*lists)
-    ]
+def combine(grid: dict[str, tuple]) -> list[dict[str, Any]]:
+    """Return every combination of settings."""
+    return [dict(zip(grid, x, strict=True)) for x in itertools.product(*grid.values())]
 
 
+RATES = 0.02, 0.05, 0.1, 0.2, 0.4, 0.8
+LENGTHS = 0.1, 1.0, 10.0, 100.0, 1_000.0, 10_000.0
+PENALTIES = 0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0
+VARIATIONS = 0.0, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1
+XPLIQUE = {"rate": RATES, "views": (None, "jitter", "standard")}
+XPLIQUE |= {"variation": VARIATIONS, "ink": PENALTIES}
+VISUALIZE = {"optimizer": ("adam", "rmsprop"), "rate": RATES, "norm": PENALTIES}
+VISUALIZE |= {"variation": (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0)}
+VISUALIZE |= {"jitter": (0, 1, 2, 3), "soft": (False, True)}
+MACO = {"crops": (0, 8, 32), "noise": (0.0, 0.02, 0.08, 0.3)}
+MACO |= {"rate": (0.03, 0.1, 0.3, 1.0)}
+KERAS_IO = {"rate": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0), "clip": (False, True)}
+MIFACE = {"rate": LENGTHS, "threshold": (0.99, 1.0)}
+PIXELS, FOURIER = (partial(xplique, fourier=fourier) for fourier in (False, True))
 OURS = "find_images"
-TF_KERAS_VIS = "tf-keras-vis"
-TOGETHER = "tf-keras-vis, 100 images a call"  # only timed
-STUDENT = "student's loop"
-
-
-def list_contestants(steps: int) -> dict[str, Contestant]:
-    """Return all contestants by name; this project's, of so many steps, is the first.
-
-    Weights of tf-keras-vis and Xplique around those that an earlier search found best.
-    """
-    visualize = combine(
-        adam=True,
-        rate=(0.02, 0.05, 0.1, 0.2),
-        variation=(1.0, 3.0, 10.0, 30.0, 100.0, 300.0),
-        norm=(0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
-        jitter=(0, 1, 2),
-        soft=(False, True),
-    )
-    weights = dict(variation=(0.0, 0.001, 0.003, 0.01, 0.03), ink=(0.0, 0.1, 0.3, 1.0))
-    views, rates = (None, "jitter"), (0.02, 0.05, 0.1, 0.2)
-    pixels, transform = (
-        combine(fourier=fourier, rate=rates, views=views, **weights)
-        for fourier in (False, True)
-    )
-    loops = combine(rate=(0.1, 0.3, 0.5, 1.0), clip=True)
-    return {
-        OURS: Contestant(find_images, find_images, steps, batch=100, soft="yes"),
-        TF_KERAS_VIS: Contestant(
-            tf_keras_vis,
-            tf_keras_vis_single,
-            steps=200,
-            timed_steps=12,
-            soft="with a score function of one's own",
-            grid=visualize,
-        ),
-        "Xplique, pixels": Contestant(
-            xplique,
-            xplique,
-            steps=256,
-            batch=10,
-            defaults=dict(fourier=False),
-            grid=pixels,
-        ),
-        "Xplique, Fourier": Contestant(
-            xplique,
-            xplique,
-            steps=256,
-            batch=10,
-            defaults=dict(fourier=True),
-            grid=transform,
-        ),
-        "Xplique, MaCo": Contestant(
-            maco,
-            maco,
-            steps=256,
-            images=30,
-            grid=combine(crops=(0, 32), rate=(0.1, 1.0)),
-        ),
-        "ART MIFace": Contestant(
-            miface,
-            miface,
-            steps,
-            batch=10,
-            timed_steps=12,
-            grid=combine(rate=(1.0, 10.0, 100.0)),
-        ),
-        "keras.io loop": Contestant(
-            keras_io,
-            keras_io,
-            steps=30,
-            soft="by editing the loss",
-            grid=[*loops, dict(rate=1.0)],
-        ),
-        STUDENT: Contestant(
-            student,
-            student,
-            steps,
-            timed_steps=12,
-            soft="yes",
-            defaults=dict(together=True),
-            grid=combine(rate=(1.0, 10.0, 100.0), together=True),
-        ),
-    }
+CONTESTANTS = {
+    OURS: Contestant(find_images, soft="yes"),
+    "tf-keras-vis": Contestant(
+        tf_keras_vis, 200, VISUALIZE, "with a score of one's own"
+    ),
+    "Xplique, pixels": Contestant(PIXELS, 256, XPLIQUE),
+    "Xplique, Fourier": Contestant(FOURIER, 256, XPLIQUE),
+    "Xplique, MaCo": Contestant(maco, 256, MACO, images=30),
+    "ART MIFace": Contestant(miface, 200, MIFACE),
+    "keras.io loop": Contestant(keras_io, 30, KERAS_IO, "by editing the loss"),
+    "student's loop": Contestant(student, 200, {"rate": LENGTHS}, "yes"),
+}

@@ -1,9 +1,10 @@
-"""Compare the notebook's descent with its peers: speed, fit, transfer, shape.
+"""Compare the notebook's descent with its peers: time, fit, judges, shape.
 
+    python benchmarks/optimization.py --search   # search the peers' settings
     python benchmarks/optimization.py            # measure, and write the page
-    python benchmarks/optimization.py --search   # search the peers' settings anew
 
-The search writes `results/tuned_settings.json`, which the first form uses.
+The search writes `results/tuned_settings.json`, which the second form uses. Both keep
+each contestant or row that is done, and go on with what is missing or out of date.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import argparse
 import io
 import time
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,15 +20,19 @@ import numpy as np
 from common import (
     FIT_GOAL,
     FOLDER,
-    Judges,
-    alternate,
-    bootstrap,
-    describe_machine,
-    judge_target,
+    MEASURES,
+    ROOT,
+    describe_gain,
+    describe_images,
+    describe_record,
+    digest,
+    find_missing,
+    interval,
+    keep_row,
     load_homework,
-    make_judges,
+    make_starts,
     measure,
-    median_and_range,
+    measure_real,
     read_record,
     replace_file,
     save_plot,
@@ -37,97 +41,98 @@ from common import (
     write_section,
 )
 from contestants import (
+    CONTESTANTS,
     OURS,
-    STUDENT,
-    TF_KERAS_VIS,
-    TOGETHER,
     Contestant,
     Task,
     bare_gradients,
+    combine,
     find_images,
-    list_contestants,
-    make_starts,
-    make_task,
-    tf_keras_vis,
 )
 
-BARE = "bare loop of gradients"
-NETWORKS = {"notebook": "the notebook's network", "control": "its control network"}
-SEARCH_SEED = 10_000  # of the starts of the search; those measured begin at 0
-DRAWS = 24  # settings tried for a contestant
+NETWORKS = {
+    "notebook": Path("models", "mnist_cnn.keras"),
+    "control": Path("models", "without_mixing.keras"),
+}
+TITLES = {"notebook": "the notebook's network", "control": "its control network"}
+BEST = f"{OURS} | as in the notebook"
 FITTING = 0.95  # share of images within the goal that counts as having got there
-BUDGETS = (50, 100)  # shorter runs that are tried where the whole run got there
-LARGER = ("transfer", "shape", "one piece", "spread")  # larger is better
+BUDGETS = 100, 50, 25, 10, 5  # shorter runs, tried where the longer one got there
+SEARCH_SEED = 10_000  # of the starts of the search; those measured begin at 0
+DRAWS, FINALISTS = 24, 5  # settings tried for a contestant, and tried again
+ROUNDS = 3  # of neighbors of the best
 
 
-# ---------------------------------------------------------------------------- speed
+# ------------------------------------------------------------------ time and quality
 
 
-def measure_speed(task: Task, names: list[str], rounds: int) -> dict[str, Any]:
-    """Time all contestants in turn; returns image-steps a second, a list for each."""
-    contestants = list_contestants(task.homework.STEPS)
-    wanted, starts = make_starts(task.homework, 100, 0)
-    jobs = {BARE: (bare_gradients, 100, 50, {})}
-    for name in names:
-        chosen = contestants[name]
-        settings = {k: v for k, v in chosen.defaults.items() if k != "together"}
-        jobs[name] = chosen.timed, chosen.batch, chosen.timed_steps, settings
-        if name == TF_KERAS_VIS:
-            jobs[TOGETHER] = tf_keras_vis, 100, chosen.timed_steps, {}
-    calls = {}
-    for name, (run, batch, steps, settings) in jobs.items():
-        # ART computes the gradients of each class in a batch: here of one
-        digits = np.full(batch, 2) if name == "ART MIFace" else wanted[:batch]
-        calls[name] = partial(run, task, digits, starts[:batch], steps, 0, **settings)
-    seconds = alternate(calls, rounds)
-    rates = {
-        name: [batch * steps / x for x in seconds[name]]
-        for name, (_, batch, steps, _) in jobs.items()
-    }
-    # the two that are nearly equal once more, in shorter turns and more of them
-    pair = {OURS: find_images, BARE: bare_gradients}
-    pair = {k: partial(run, task, wanted, starts, 25, 0) for k, run in pair.items()}
-    times = alternate(pair, 2 * rounds)
-    step = np.divide(times[OURS], times[BARE]).tolist()
-    return {"rates": rates, "step": step, "growth": measure_growth(task, rounds)}
+def seconds_of(run: Any, *options: Any, **settings: Any) -> tuple[float, np.ndarray]:
+    """Return the seconds of a call, and its images."""
+    clock = time.perf_counter()
+    images = run(*options, **settings)
+    return round(time.perf_counter() - clock, 3), images
 
 
-def measure_growth(task: Task, rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of our calls of 10 steps for 1 to 1,000 images, in turn."""
-    calls = {}
-    for count in (1, 10, 100, 1_000):
-        wanted, starts = make_starts(task.homework, count, 0)
-        calls[f"{count:,}"] = partial(find_images, task, wanted, starts, 10, 0)
-    return alternate(calls, rounds)
+def measure_step(task: Task, rounds: int) -> list[float]:
+    """Return how long a step of ours takes, as a multiple of a bare gradient.
 
-
-# -------------------------------------------------------------------------- quality
-
-
-def measure_quality(
-    judges: Judges, task: Task, contestant: Contestant, settings: dict, steps: int
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Return what `measure` finds, steps and settings, and the first ten images.
-
-    `budgets` holds steps, share within the goal and seconds of the whole run and, where
-    the whole run got there, of shorter ones.
+    In turns of 25 steps for 100 images, after one that does not count.
     """
-    homework, entry, first = task.homework, {}, None
-    wanted, starts = make_starts(homework, contestant.images, 0)
-    budgets = []
-    for budget in (steps, *sorted((x for x in BUDGETS if x < steps), reverse=True)):
-        clock = time.perf_counter()
-        images = contestant.run(task, wanted, starts, budget, 0, **settings)
-        seconds = round(time.perf_counter() - clock, 2)
-        measured = measure(judges, task.network, images, wanted)
-        share = float(np.mean(np.array(measured["fit"]) <= FIT_GOAL))
-        budgets.append([budget, share, seconds])
-        if first is None:
-            entry, first = measured, np.round(images[:10, ..., 0] * 255)
-        if share < FITTING:
+    wanted, starts = make_starts(task.homework, 100)
+    ratios = []
+    for _ in range(rounds + 1):
+        pair = [
+            seconds_of(run, task, wanted, starts, 25, 0)[0]
+            for run in (find_images, bare_gradients)
+        ]
+        ratios.append(pair[0] / pair[1])
+    return ratios[1:]
+
+
+def find_fits(task: Task, images: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return which images are within the goal."""
+    logits = task.network.predict(images, batch_size=100, verbose=0)
+    targets = np.eye(10, dtype="float32")[wanted]
+    return task.homework.divergence(targets, logits).numpy() <= FIT_GOAL
+
+
+def measure_row(
+    task: Task,
+    contestant: Contestant,
+    settings: dict,
+    steps: int,
+    judges: list,
+    real: dict,
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Return what `measure` finds with settings and times, and the first ten images.
+
+    `seconds` are of all images in one call, `ours` of as many of ours just before, and
+    `one` of one image. `budgets` holds steps, share within the goal and seconds of the
+    whole run and, where that got there, of shorter ones: three of the shortest.
+    """
+    homework, network = task.homework, task.network
+    wanted, starts = make_starts(homework, contestant.images)
+    call = task, wanted, starts
+    for run, options in ((find_images, {}), (contestant.run, settings)):
+        run(*call, 2, 0, **options)  # what is compiled once is compiled now
+    ours = seconds_of(find_images, *call, homework.STEPS, 0)[0]
+    seconds, images = seconds_of(contestant.run, *call, steps, 0, **settings)
+    row = measure(homework, judges, real, network, images, wanted)
+    one = task, wanted[:1], starts[:1], steps, 0
+    ones = [seconds_of(contestant.run, *one, **settings)[0] for _ in range(3)]
+    row |= {"settings": settings, "steps": steps, "seconds": seconds, "ours": ours}
+    row |= {"one": float(np.median(ones)), "budgets": [[steps, row["fit"], seconds]]}
+    for budget in (x for x in BUDGETS if x < steps):
+        if row["budgets"][-1][1] < FITTING:
             break
-    extra = {"steps": steps, "settings": settings, "budgets": budgets}
-    return entry | extra, first.astype(np.uint8)
+        seconds, shorter = seconds_of(contestant.run, *call, budget, 0, **settings)
+        share = float(np.mean(find_fits(task, shorter, wanted)))
+        row["budgets"].append([budget, share, seconds])
+    there = [point for point in row["budgets"] if point[1] >= FITTING][-1:]
+    for budget, share, _ in there * 2:
+        seconds, _ = seconds_of(contestant.run, *call, budget, 0, **settings)
+        row["budgets"].append([budget, share, seconds])
+    return row, np.round(images[:10, ..., 0] * 255).astype(np.uint8)
 
 
 # ----------------------------------------------------------------------- the search
@@ -148,155 +153,149 @@ def make_search_judge(homework: ModuleType) -> Any:
     return judge
 
 
-def search(
-    task: Task, judge: Any, name: str, draws: int, steps: int, count: int = 20
-) -> dict[str, Any]:
-    """Return the best of some settings of a contestant, and how all of them did.
+def search(task: Task, judge: Any, name: str, draws: int, steps: int) -> dict[str, Any]:
+    """Return the best of some settings of a contestant, and how each of them did.
 
-    At most `draws` settings of its grid, drawn at random (Bergstra and Bengio, 2012),
-    on starts of their own. The best has the largest sum of the shares of images that
-    the judge reads and that have the right shape; then the most within the goal.
+    The defaults and settings drawn at random (Bergstra and Bengio, 2012) are tried on a
+    few starts, the best of them again on others, as many as are measured, and then the
+    neighbors of the best one, a step along one setting at a time. The best has the
+    largest sum of the shares of images that the judge reads and that have the right
+    shape; then the most within the goal.
     """
-    homework, contestant = task.homework, list_contestants(steps)[name]
-    random = np.random.default_rng(SEARCH_SEED)
-    grid = contestant.grid
+    homework, contestant = task.homework, CONTESTANTS[name]
+    random, grid = np.random.default_rng(SEARCH_SEED), combine(contestant.grid)
     if len(grid) > draws:
         grid = [grid[i] for i in random.choice(len(grid), draws, replace=False)]
-    count = count if contestant.images == 100 else count // 2
-    wanted, starts = make_starts(homework, count, SEARCH_SEED)
-    targets, tried = np.eye(10, dtype="float32")[wanted], []
-    for settings in grid:
-        images = contestant.run(task, wanted, starts, steps, SEARCH_SEED, **settings)
+
+    def try_settings(settings: dict, count: int, seed: int) -> list:
+        wanted, starts = make_starts(homework, count, seed)
+        images = contestant.run(task, wanted, starts, steps, seed, **settings)
         read = judge.predict(images, verbose=0).argmax(axis=1) == wanted
-        pieces, holes = homework.count_pieces_and_holes(images)
-        pairs = zip(holes, wanted, strict=True)
-        shape = (pieces == 1) & [hole in homework.HOLES[digit] for hole, digit in pairs]
-        logits = task.network.predict(images, verbose=0)
-        fits = homework.divergence(targets, logits).numpy() <= FIT_GOAL
-        tried.append([settings, np.mean(read), np.mean(shape), np.mean(fits)])
-        print(name, *tried[-1], flush=True)
-    best = max(tried, key=lambda x: (x[1] + x[2], x[3]))[0]
-    return {"settings": best, "tried": len(grid), "starts": [SEARCH_SEED, count]}
+        shape = homework.measure_images(images, wanted)["shape"]
+        shares = read, shape, find_fits(task, images, wanted)
+        tried = [settings, count, *(float(np.mean(share)) for share in shares)]
+        print(name, *tried, flush=True)
+        return tried
+
+    def score(tried: list) -> tuple[float, float]:
+        return tried[2] + tried[3], tried[4]
+
+    first = [try_settings(settings, 20, SEARCH_SEED) for settings in [{}, *grid]]
+    finalists = sorted(first, key=score, reverse=True)[:FINALISTS]
+    more = contestant.images, SEARCH_SEED + 1_000
+    again = [try_settings(settings, *more) for settings, *_ in finalists]
+    for _ in range(ROUNDS):
+        best = max(again, key=score)
+        known = [settings for settings, *_ in again]
+        near = [x for x in list_neighbors(contestant.grid, best[0]) if x not in known]
+        again += [try_settings(settings, *more) for settings in near]
+        if max(again, key=score) is best:
+            break
+    return {"settings": max(again, key=score)[0], "tried": first + again}
+
+
+def list_neighbors(grid: dict[str, tuple], settings: dict) -> list[dict]:
+    """Return settings a step away along one of them; the defaults, {}, have none."""
+    return [
+        settings | {name: values[place]}
+        for name, values in (grid if settings else {}).items()
+        for place in np.add(values.index(settings[name]), (-1, 1))
+        if 0 <= place < len(values)
+    ]
+
+
+def find_edges(grid: dict[str, tuple], settings: dict[str, Any]) -> list[str]:
+    """Return the settings whose value is the first or last number that was searched.
+
+    Zero is no edge where it turns a part off.
+    """
+    return [
+        name
+        for name, value in settings.items()
+        if len(grid[name]) > 3 and value in (grid[name][0], grid[name][-1])
+        if value != 0
+    ]
 
 
 # --------------------------------------------------------------------------- tables
 
 
-def compare(ours: dict, theirs: dict, name: str, real: dict) -> tuple[float, ...]:
-    """Return by how much ours is better in a figure, with its 95 % interval.
-
-    Paired on the images that both made. Gray is better closer to that of real digits.
-    """
-    count = min(len(ours[name]), len(theirs[name]))
-    mine, other = (np.array(entry[name][:count]) for entry in (ours, theirs))
-    if name not in LARGER:
-        mine, other = (-np.abs(x - np.mean(real[name])) for x in (mine, other))
-    return bootstrap(mine - other)
+def time_to_fit(row: dict) -> float:
+    """Return the median seconds of the shortest runs that got there, or infinity."""
+    there = [point for point in row["budgets"] if point[1] >= FITTING]
+    shortest = min((steps for steps, *_ in there), default=0)
+    times = [seconds for steps, _, seconds in there if steps == shortest]
+    return float(np.median(times)) if times else np.inf
 
 
-def time_to_fit(entry: dict) -> float:
-    """Return the seconds of the shortest run that got there, or infinity."""
-    return min(
-        (s for _, share, s in entry["budgets"] if share >= FITTING), default=np.inf
-    )
+def describe_seconds(seconds: float) -> str:
+    """Return seconds as text."""
+    return "not reached" if np.isinf(seconds) else f"{seconds:.1f} s"
 
 
-def speed_table(record: dict) -> str:
-    """Return the table of speed."""
-    speed, contestants, rows = record["speed"], list_contestants(0), []
-    for name, rates in speed["rates"].items():
-        chosen = contestants.get(name)
-        slower = median_and_range(np.divide(speed["rates"][OURS], rates), ".2f")
-        row = [name, chosen.batch if chosen else 100, median_and_range(rates)]
-        rows.append([*row, slower, chosen.soft if chosen else ""])
-    header = ["contestant", "images a call", "image-steps a second"]
-    return table([*header, "times slower than ours", "soft targets"], rows)
+def lead(rows: dict, name: str, measure: str) -> np.ndarray:
+    """Return by how many points ours is ahead of a row, for each digit (10,)."""
+    return 100 * np.subtract(rows[BEST][measure], rows[name][measure])
 
 
-def growth_table(record: dict) -> str:
-    """Return the table of seconds by number of images."""
-    growth = record["speed"]["growth"]
-    rows = [[name, median_and_range(x, ".3f")] for name, x in growth.items()]
-    return table(["images in a call of find_images, 10 steps", "seconds"], rows)
-
-
-def quality_table(record: dict, network: str) -> str:
+def quality_table(rows: dict, real: dict) -> str:
     """Return a row of figures for real digits and for each contestant and setting."""
-    real, names = record["real"], ("transfer", "shape", "one piece", "gray", "spread")
-    form = {"gray": "{:.2f}", "spread": "{:.2f}"}
-    rows = [["real test digits", "", len(real["shape"]), "", "", ""]]
-    rows[0] += [form.get(x, "{:.1%}").format(np.mean(real[x])) for x in names]
-    for key, entry in record["quality"][network].items():
-        seconds = time_to_fit(entry)
-        row = [*key.split(" | "), len(entry["fit"]), entry["steps"]]
-        row += [f"{entry['budgets'][0][1]:.0%}"]
-        row += ["not reached" if np.isinf(seconds) else f"{seconds:.1f}"]
-        rows.append(
-            [*row, *(form.get(x, "{:.1%}").format(np.mean(entry[x])) for x in names)]
-        )
-    header = ["contestant", "settings", "images", "steps", "fit", "seconds to 95 % fit"]
-    return table([*header, *names], rows)
+    lines = [["real test digits", *[""] * 8, *describe_images(real), "", ""]]
+    for key, row in rows.items():
+        line = [*key.split(" | "), row["steps"], f"{row['seconds']:.1f}"]
+        line += [f"{row['seconds'] / row['ours']:.1f}", f"{row['one']:.2f}"]
+        line += [f"{row['fit']:.0%}"]
+        line += [describe_seconds(time_to_fit(row))]
+        line += [CONTESTANTS[key.split(" | ")[0]].soft, *describe_images(row)]
+        for name in ("judges", "shape"):
+            gains = lead(rows, key, name)
+            line.append("" if key == BEST else describe_gain(gains, ".0f"))
+        lines.append(line)
+    header = ["contestant", "settings", "steps", "seconds", "times ours", "one image"]
+    header += ["fit", "time to 95 % fit", "soft targets", *MEASURES]
+    return table([*header, "ours ahead, judges", "ours ahead, shape"], lines)
 
 
-def paired_table(record: dict, network: str) -> str:
-    """Return by how much ours is better than each peer, in points, with intervals."""
-    found, rows = record["quality"][network], []
-    names = ("transfer", "shape", "one piece", "gray", "spread")
-    ours = found[f"{OURS} | as in the notebook"]
-    for key, entry in found.items():
-        if entry is not ours:
-            gains = [compare(ours, entry, name, record["real"]) for name in names]
-            texts = [
-                "{:+.0f} ({:+.0f} to {:+.0f})".format(*np.multiply(100, x))
-                for x in gains
-            ]
-            rows.append([*key.split(" | "), *texts])
-    return table(["ours is better than", "settings", *names], rows)
-
-
-def check_targets(record: dict) -> str:
+def check_targets(networks: dict[str, dict], step: list[float], complete: bool) -> str:
     """Return a table of the targets, what was measured, and whether they are met."""
-    rows, speed, found = [], record["speed"], record["quality"]["notebook"]
-    for name, least in ((STUDENT, 100), (TF_KERAS_VIS, 8), (TOGETHER, 8)):
-        if name in speed["rates"]:
-            ratio = np.divide(speed["rates"][OURS], speed["rates"][name])
-            target = f"image-steps a second: at least {least} times {name}"
-            met = np.median(ratio) >= least
-            rows.append(judge_target(target, median_and_range(ratio, ".1f"), met))
-    target = "time of a step: at most 1.15 times a bare gradient"
-    met = np.median(speed["step"]) <= 1.15
-    rows.append(judge_target(target, median_and_range(speed["step"], ".2f"), met))
-    ours = found[f"{OURS} | as in the notebook"]
-    peers = {key: entry for key, entry in found.items() if entry is not ours}
-    for name in ("shape", "transfer"):
-        gains = {
-            key: compare(ours, x, name, record["real"]) for key, x in peers.items()
-        }
-        closest = min(gains, key=lambda key: gains[key][1])
-        text = "{:+.0f} ({:+.0f} to {:+.0f}) points".format(
-            *np.multiply(100, gains[closest])
-        )
-        target = f"first in {name} on the notebook's network: interval above zero"
-        met = gains[closest][1] > 0
-        measured = f"closest, {closest.replace(' | ', ', ')}: {text}"
-        rows.append(judge_target(target, measured, met))
-    seconds = {key: time_to_fit(entry) for key, entry in peers.items()}
-    closest = min(seconds, key=seconds.get)
-    text = f"{time_to_fit(ours):.1f} s; closest, {closest.replace(' | ', ', ')}: "
-    text += "not reached" if np.isinf(seconds[closest]) else f"{seconds[closest]:.1f} s"
-    met = time_to_fit(ours) < seconds[closest]
-    rows.append(judge_target("first in seconds until 95 % fit", text, met))
-    return table(["target", "measured", ""], rows)
+
+    def judge(target: str, measured: str, met: bool) -> list[str]:
+        verdict = "met" if met else "**missed**"
+        return [target, measured, verdict if complete else "open"]
+
+    middle = np.median(step)
+    text = f"{middle:.2f} ({min(step):.2f} to {max(step):.2f})"
+    lines = [judge("time of a step: at most 1.25 bare gradients", text, middle <= 1.25)]
+    for network, rows in networks.items():
+        peers = [key for key in rows if key != BEST]
+        if not peers:  # an interrupted run
+            continue
+        for name in ("shape", "judges"):
+            gains = {key: lead(rows, key, name) for key in peers}
+            closest = min(peers, key=lambda key: np.mean(gains[key]))
+            text = f"closest, {closest.replace(' | ', ', ')}: "
+            text += f"{describe_gain(gains[closest], '.0f')} points"
+            target = f"first in {name} on {TITLES[network]}"
+            lines.append(judge(target, text, interval(gains[closest])[1] > 0))
+        seconds = {key: time_to_fit(rows[key]) for key in rows}
+        closest = min(peers, key=seconds.get)
+        text = f"{describe_seconds(seconds[BEST])}; closest, "
+        text += f"{closest.replace(' | ', ', ')}: {describe_seconds(seconds[closest])}"
+        target = f"first in time to 95 % fit on {TITLES[network]}"
+        lines.append(judge(target, text, seconds[BEST] < seconds[closest]))
+    return table(["target", "measured", ""], lines)
 
 
 def settings_table(tuned: dict[str, dict]) -> str:
     """Return the tuned settings of each contestant."""
-    rows = []
+    lines = []
     for name, found in tuned.items():
         chosen = ", ".join(f"{key} {value}" for key, value in found["settings"].items())
-        seed, count = found["starts"]
-        rows.append([name, chosen, found["tried"], f"{count} from seed {seed:,}"])
-    return table(["contestant", "settings", "tried", "starts of the search"], rows)
+        edges = ", ".join(find_edges(CONTESTANTS[name].grid, found["settings"]))
+        count = len({str(settings) for settings, *_ in found["tried"]})
+        of = len(combine(CONTESTANTS[name].grid))
+        lines.append([name, chosen, f"{count} of {of:,}", edges or "none"])
+    return table(["contestant", "settings", "tried", "at an edge of the grid"], lines)
 
 
 def plot_gallery(pictures: dict[str, np.ndarray], title: str) -> Any:
@@ -314,90 +313,127 @@ def plot_gallery(pictures: dict[str, np.ndarray], title: str) -> Any:
     return figure
 
 
-def render(folder: Path) -> None:
+def read_pictures(folder: Path) -> dict[str, np.ndarray]:
+    """Return the stored pictures, ten for each row."""
+    path = folder / "results" / "pictures.npz"
+    if not path.exists():
+        return {}
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
+
+
+def render(folder: Path, versions: dict[str, str]) -> None:
     """Write tables and galleries from the stored record."""
-    record = read_record(folder, "optimization")
-    parts = [record["machine"], "### Targets", check_targets(record)]
-    parts += ["### Speed", speed_table(record), growth_table(record)]
-    for network in record["quality"]:
-        with np.load(folder / "results" / f"pictures_{network}.npz") as file:
-            pictures = {name: file[name] for name in file.files}
-        title = f"Found on {NETWORKS[network]}"
-        save_plot(plot_gallery(pictures, title), folder / f"gallery_{network}.png")
-        parts += [f"### {title}", quality_table(record, network)]
-        parts += [paired_table(record, network)]
-        text = "Rows of ten images, 0 to 9, a row for each contestant and setting"
-        parts += [f"![{text}](gallery_{network}.png)"]
-    tuned = read_record(folder, "tuned_settings")
-    parts += ["### Tuned settings", settings_table(tuned)]
-    write_section(folder / "README.md", "optimization", "\n\n".join(parts))
+    record, tuned = (read_record(folder, x) for x in ("optimization", "tuned_settings"))
+    pictures, networks = read_pictures(folder), {name: {} for name in NETWORKS}
+    for key in (key for key in versions if key in record["rows"]):
+        network, name = key.split(" | ", 1)
+        networks[network][name] = record["rows"][key]
+    complete = not find_missing(record["rows"], versions)
+    text = [describe_record(record["rows"], versions), "### Targets"]
+    text += [check_targets(networks, record["step"], complete)]
+    for network, rows in networks.items():
+        title = f"Found on {TITLES[network]}"
+        shown = {name: pictures[f"{network} | {name}"] for name in rows}
+        save_plot(plot_gallery(shown, title), folder / f"gallery_{network}.png")
+        alt = "Rows of ten images, 0 to 9, a row for each contestant and setting"
+        text += [f"### {title}", quality_table(rows, record["real"])]
+        text += [f"![{alt}](gallery_{network}.png)"]
+    text += ["### Tuned settings", settings_table(tuned["rows"])]
+    write_section(folder / "README.md", "optimization", "\n\n".join(text))
 
 
-def run(homework: ModuleType, options: argparse.Namespace) -> None:
-    """Search settings, or measure and write the page's section."""
-    folder, names = options.folder, options.contestants
-    names = names or list(list_contestants(homework.STEPS))
-    files = {"notebook": "mnist_cnn.keras", "control": "without_mixing.keras"}
-    tasks = {
-        name: make_task(homework, homework.load_network(homework.MODELS / file))
-        for name, file in files.items()
+# ------------------------------------------------------------------------------ run
+
+
+def make_tasks(homework: ModuleType) -> dict[str, Task]:
+    """Return the task of each network."""
+    digits = homework.load_mnist()[0]
+    prior = homework.make_prior(digits)
+    return {
+        name: Task(homework, homework.load_network(file), prior, digits)
+        for name, file in NETWORKS.items()
     }
-    steps = options.steps or homework.STEPS
-    tuned = read_record(folder, "tuned_settings")
-    if options.search:
-        judge = make_search_judge(homework)
-        for name in names:
-            if list_contestants(steps)[name].grid:
-                found = search(tasks["notebook"], judge, name, options.draws, steps)
-                tuned[name] = found
-                write_record(folder, "tuned_settings", tuned)
-        return
-    judges = make_judges(homework)
-    _, _, test_digits, test_labels = homework.load_mnist()
-    real = test_digits[:2_000], test_labels[:2_000]
-    record = {"machine": describe_machine(), "quality": {}}
-    record["real"] = measure(judges, tasks["notebook"].network, *real)
-    record["speed"] = measure_speed(tasks["notebook"], names, options.rounds)
-    for network, task in tasks.items():
-        found, pictures = record["quality"].setdefault(network, {}), {}
-        for name, contestant in list_contestants(steps).items():
-            if name not in names:
-                continue
-            kinds = {"tuned": (tuned[name]["settings"], steps)} if name in tuned else {}
-            if network == "notebook":  # the control network only with tuned settings
-                default_steps = min(contestant.steps, options.steps or contestant.steps)
-                defaults = dict(contestant.defaults), default_steps
-                kinds = {"defaults": defaults, **kinds}
+
+
+def list_rows(tuned: dict, steps: int) -> dict[str, tuple]:
+    """Return contestant, settings and steps of all rows; None if not searched yet."""
+    rows = {}
+    for network in NETWORKS:
+        for name, contestant in CONTESTANTS.items():
             if name == OURS:
-                kinds = {"as in the notebook": ({}, steps)}
-            for kind, amount in kinds.items():
-                key = f"{name} | {kind}"
-                found[key], pictures[key] = measure_quality(
-                    judges, task, contestant, *amount
-                )
-                transfer, shape = (
-                    np.mean(found[key][x]) for x in ("transfer", "shape")
-                )
-                print(f"{network}: {key}: {transfer:.1%}, {shape:.1%}", flush=True)
-        write_record(folder, "optimization", record)
-        content = io.BytesIO()
-        np.savez_compressed(content, **pictures)
-        path = folder / "results" / f"pictures_{network}.npz"
-        replace_file(path, content.getvalue())
-    render(folder)
+                rows[f"{network} | {BEST}"] = name, {}, steps
+                continue
+            rows[f"{network} | {name} | defaults"] = name, {}, contestant.steps
+            settings = tuned.get(name, {"settings": None})["settings"]
+            rows[f"{network} | {name} | tuned"] = name, settings, steps
+    return rows
+
+
+def find_versions(homework: ModuleType, tuned: dict, steps: int) -> dict[str, str]:
+    """Return the version that each row would have now."""
+    found = {}
+    for key, (name, settings, amount) in list_rows(tuned, steps).items():
+        parts = CONTESTANTS[name].run, settings, amount, measure_row, measure, homework
+        found[key] = digest(*parts, ROOT / NETWORKS[key.split(" | ")[0]])
+    return found
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--search", action="store_true", help="search settings anew")
+    parser.add_argument("--search", action="store_true", help="search settings")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where to write")
-    parser.add_argument("--contestants", nargs="*", help="all by default")
-    parser.add_argument("--rounds", type=int, default=5, help="of timing")
-    parser.add_argument("--draws", type=int, default=DRAWS, help="settings to try")
-    parser.add_argument("--steps", type=int, help="at most, for a rehearsal")
+    parser.add_argument("--contestants", nargs="*", default=list(CONTESTANTS))
+    rehearsal = parser.add_argument_group("for a rehearsal")
+    rehearsal.add_argument("--steps", type=int, help="of ours, and of what is tuned")
+    rehearsal.add_argument("--draws", type=int, default=DRAWS, help="settings to try")
     return parser.parse_args(arguments)
 
 
+def search_all(homework: ModuleType, options: argparse.Namespace) -> None:
+    """Search the settings that are missing or out of date."""
+    steps = options.steps or homework.STEPS
+    task, judge = make_tasks(homework)["notebook"], make_search_judge(homework)
+    file, versions = ROOT / NETWORKS["notebook"], {}
+    for name in options.contestants:
+        run, grid = CONTESTANTS[name].run, CONTESTANTS[name].grid
+        parts = run, grid, search, options.draws, steps, homework, file
+        versions |= {name: digest(*parts)} if grid else {}
+    rows = read_record(options.folder, "tuned_settings")["rows"]
+    for name in find_missing(rows, versions):
+        found = search(task, judge, name, options.draws, steps)
+        found |= {"version": versions[name]}
+        keep_row(options.folder, "tuned_settings", name, found)
+
+
+def measure_all(homework: ModuleType, options: argparse.Namespace) -> None:
+    """Measure the rows that are missing or out of date; write the page's section."""
+    folder, steps = options.folder, options.steps or homework.STEPS
+    tasks, record = make_tasks(homework), read_record(folder, "optimization")
+    digits, labels, *test = homework.load_mnist()
+    judges = homework.train_judges(digits, np.eye(10, dtype="float32")[labels])
+    real, network = measure_real(homework), tasks["notebook"].network
+    sample = [x[::5] for x in test]
+    record["real"] = measure(homework, judges, real, network, *sample)
+    record["step"] = measure_step(tasks["notebook"], 10)
+    write_record(folder, "optimization", record)
+    tuned = read_record(folder, "tuned_settings")["rows"]
+    versions, rows = find_versions(homework, tuned, steps), list_rows(tuned, steps)
+    for key in find_missing(record["rows"], versions):
+        name, settings, amount = rows[key]
+        if name not in options.contestants or settings is None:
+            continue
+        call = tasks[key.split(" | ")[0]], CONTESTANTS[name], settings, amount
+        row, images = measure_row(*call, judges, real)
+        content = io.BytesIO()
+        np.savez_compressed(content, **read_pictures(folder) | {key: images})
+        replace_file(folder / "results" / "pictures.npz", content.getvalue())
+        keep_row(folder, "optimization", key, row | {"version": versions[key]})
+        print(key, row["seconds"], row["fit"], flush=True)
+    render(folder, versions)
+
+
 if __name__ == "__main__":
-    run(load_homework(), parse())
+    options = parse()
+    (search_all if options.search else measure_all)(load_homework(), options)

@@ -180,8 +180,9 @@ def test_a_saved_network_keeps_its_validation_images(
     module = start(RETRAIN=False, SEED=1)
     run_cell(module, "# Hold 5,000 images out")
     order = np.random.default_rng(7).permutation(60_000)
-    np.testing.assert_array_equal(module.held_out, order[:5_000])
-    np.testing.assert_array_equal(module.kept, order[5_000:7_000])
+    digits = module.load_mnist()[0]
+    np.testing.assert_array_equal(module.validation[0], digits[order[:5_000]])
+    np.testing.assert_array_equal(module.training[0], digits[order[5_000:7_000]])
 
 
 def test_part_2_refuses_a_network_made_with_other_settings(

@@ -87,14 +87,15 @@ def test_noise_is_half_uniform_and_half_from_the_gaussian(homework):
     assert stats.binomtest(int(uniform.sum()), 1_000).pvalue > 1e-6
     assert spread[~uniform].mean() == pytest.approx(deviation, rel=0.02)
     assert spread[uniform].mean() == pytest.approx(12**-0.5, rel=0.01)
+    alone = homework.draw_noise(gaussian, 100, blots=0.0).numpy()
+    assert alone.std(axis=(1, 2, 3)).min() > 0.1
 
 
 def test_blots_vary_together_as_the_digits_do(homework, mnist):
-    mean, covariance = homework.fit_gaussian(mnist[0][:2_000], 1e-4)
+    _, covariance = homework.fit_gaussian(mnist[0][:2_000], 1e-4)
     tf.random.set_seed(1)
-    gaussian = mean, np.linalg.cholesky(covariance)
-    noise = homework.draw_noise(gaussian, 4_000).numpy().reshape(-1, 784)
-    blots = noise[noise[:, 0] < 0.05]  # the corner is black in all digits
+    gaussian = homework.make_gaussian(mnist[0][:2_000])
+    blots = homework.draw_noise(gaussian, 2_000, blots=1.0).numpy().reshape(-1, 784)
     middle, above = 14 * 28 + 14, 13 * 28 + 14
     expected = covariance[middle, above] / np.sqrt(
         covariance[middle, middle] * covariance[above, above]
@@ -119,6 +120,19 @@ def test_three_eighths_are_mixed_and_the_rest_distorted(homework, mnist):
     plain, kept = homework.prepare_batch(*batch, None)
     assert np.all(plain.numpy()[corner] == 0)
     np.testing.assert_array_equal(kept, labels)
+    still, _ = homework.prepare_batch(*batch, None, distortion=0.0)
+    np.testing.assert_allclose(still, digits, atol=1e-5)
+
+
+def test_no_image_is_learned_and_held_out(homework):
+    digits, labels = np.arange(60_000), np.arange(60_000) % 10
+    training, held_out = homework.split_digits(digits, labels, 7, 1_000)
+    assert len(training[0]) == 1_000 and len(held_out[0]) == 5_000
+    assert len(np.union1d(training[0], held_out[0])) == 6_000
+    for images, targets in (training, held_out):
+        np.testing.assert_array_equal(targets.argmax(axis=1), images % 10)
+    again = homework.split_digits(digits, labels, 8, 1_000)
+    assert np.any(again[1][0] != held_out[0])
 
 
 # -------------------------------------------------------------------------- the loss
@@ -144,15 +158,14 @@ def test_squared_error_by_hand(homework):
 
 def test_unlikeness_is_the_mahalanobis_distance_to_all_digits(homework, mnist):
     digits = mnist[0][:2_000]
-    mean, covariance = homework.fit_gaussian(digits, 0.02)
-    prior = mean, np.linalg.inv(covariance)
+    prior = homework.make_prior(digits)
     images = mnist[0][2_000:2_003]
     pixels = digits.reshape(-1, 784).astype(float)
     covariance = np.cov(pixels, rowvar=False) + 0.02 * np.eye(784)
     away = images.reshape(-1, 784) - pixels.mean(axis=0)
     expected = [a @ np.linalg.solve(covariance, a) / 784 for a in away]
     np.testing.assert_allclose(homework.unlikeness(images, prior), expected, rtol=1e-3)
-    mean = mean.reshape(1, 28, 28, 1)
+    mean = prior[0].reshape(1, 28, 28, 1)
     assert homework.unlikeness(mean, prior).numpy() == pytest.approx(0, abs=1e-6)
 
 
@@ -181,8 +194,7 @@ def test_what_is_wider_than_a_pen_by_hand_and_by_scipy(homework, mnist):
 @pytest.fixture(scope="module")
 def prior(homework, mnist):
     """The Gaussian of a part of the digits."""
-    mean, covariance = homework.fit_gaussian(mnist[0][:2_000], 0.02)
-    return mean, np.linalg.inv(covariance)
+    return homework.make_prior(mnist[0][:2_000])
 
 
 @pytest.fixture(scope="module")

@@ -88,8 +88,8 @@ def test_every_run_of_every_experiment_is_stored(whole_run, folder):
     pairs = zip(stored["init"][crossed], stored["noise_seed"][crossed], strict=True)
     assert len(set(pairs)) == counts["crossed"] == 64  # every start meets every noise
     networks = Counter(stored["network"].tolist())
-    short = {"short, with mixing": 100, "short, without mixing": 100}
-    assert networks == short | {"this network": number - 200}
+    short = {"short, with mixing": 200, "short, without mixing": 200}
+    assert networks == short | {"this network": number - 400}
 
 
 @pytest.mark.slow
