@@ -167,6 +167,12 @@ def read_record(folder: Path, name: str) -> dict[str, Any]:
     return json.loads(stored)
 
 
+def write_record(folder: Path, name: str, record: dict[str, Any]) -> None:
+    """Write measured figures to `results/name.json`."""
+    text = json.dumps(record) + "\n"
+    replace_file(folder / "results" / f"{name}.json", text.encode())
+
+
 def keep_row(folder: Path, name: str, key: str, row: dict[str, Any]) -> None:
     """Add a row to a record, with the machine that it was measured on."""
     record = read_record(folder, name)
@@ -193,12 +199,6 @@ def describe_record(rows: dict[str, dict], versions: dict[str, str]) -> str:
         names = "; ".join(key.replace(" | ", ", ") for key in keys)
         lines.append(f"{text}: {names or 'none'}.")
     return "\n\n".join(lines)
-
-
-def write_record(folder: Path, name: str, record: dict[str, Any]) -> None:
-    """Write measured figures to `results/name.json`."""
-    text = json.dumps(record) + "\n"
-    replace_file(folder / "results" / f"{name}.json", text.encode())
 
 
 def save_plot(figure: Any, path: Path) -> None:

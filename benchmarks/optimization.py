@@ -153,6 +153,16 @@ def make_search_judge(homework: ModuleType) -> Any:
     return judge
 
 
+def list_neighbors(grid: dict[str, tuple], settings: dict) -> list[dict]:
+    """Return settings a step away along one of them; the defaults, {}, have none."""
+    return [
+        settings | {name: values[place]}
+        for name, values in (grid if settings else {}).items()
+        for place in np.add(values.index(settings[name]), (-1, 1))
+        if 0 <= place < len(values)
+    ]
+
+
 def search(task: Task, judge: Any, name: str, draws: int, steps: int) -> dict[str, Any]:
     """Return the best of some settings of a contestant, and how each of them did.
 
@@ -194,16 +204,6 @@ def search(task: Task, judge: Any, name: str, draws: int, steps: int) -> dict[st
     return {"settings": max(again, key=score)[0], "tried": first + again}
 
 
-def list_neighbors(grid: dict[str, tuple], settings: dict) -> list[dict]:
-    """Return settings a step away along one of them; the defaults, {}, have none."""
-    return [
-        settings | {name: values[place]}
-        for name, values in (grid if settings else {}).items()
-        for place in np.add(values.index(settings[name]), (-1, 1))
-        if 0 <= place < len(values)
-    ]
-
-
 def find_edges(grid: dict[str, tuple], settings: dict[str, Any]) -> list[str]:
     """Return the settings whose value is the first or last number that was searched.
 
@@ -233,9 +233,9 @@ def describe_seconds(seconds: float) -> str:
     return "not reached" if np.isinf(seconds) else f"{seconds:.1f} s"
 
 
-def lead(rows: dict, name: str, measure: str) -> np.ndarray:
+def lead(rows: dict, name: str, figure: str) -> np.ndarray:
     """Return by how many points ours is ahead of a row, for each digit (10,)."""
-    return 100 * np.subtract(rows[BEST][measure], rows[name][measure])
+    return 100 * np.subtract(rows[BEST][figure], rows[name][figure])
 
 
 def quality_table(rows: dict, real: dict) -> str:

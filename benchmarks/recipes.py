@@ -26,7 +26,7 @@ READINGS = 25, 50, 100, 150, 200, 300, 400, 600, 800, 1_200, 1_600
 def make_clock(homework: ModuleType, validation: tuple, budget: float) -> Any:
     """Return a callback that notes how well a training reads as time goes by.
 
-    Its `curve` holds mark, processor seconds, images and validation accuracy, noted
+    Its `curve` holds mark, processor seconds, steps and validation accuracy, noted
     when one of READINGS has passed and at the end; validation does not count. After
     the budget, in seconds, the training stops.
     """
