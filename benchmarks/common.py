@@ -70,6 +70,16 @@ def measure_real(homework: ModuleType) -> dict[str, np.ndarray]:
     return homework.measure_images(digits[:5_000], labels[:5_000])
 
 
+def find_fits(
+    homework: ModuleType, network: Any, images: np.ndarray, wanted: np.ndarray
+) -> np.ndarray:
+    """Return which images, rounded to 8 bits, are within the goal for their digits."""
+    images = np.round(images * 255).astype("float32") / 255
+    logits = network.predict(images, batch_size=100, verbose=0)
+    targets = np.eye(10, dtype="float32")[wanted]
+    return homework.divergence(targets, logits).numpy() <= FIT_GOAL
+
+
 def measure(
     homework: ModuleType,
     judges: list,
@@ -85,15 +95,12 @@ def measure(
     `shape`, `one piece`, `spread` and `thick`; `gray` is of all images.
     """
     images = np.round(images * 255).astype("float32") / 255
-    targets = np.eye(10, dtype="float32")[wanted]
-    logits = network.predict(images, batch_size=100, verbose=0)
     found = homework.measure_images(images, wanted, real)
     found["judges"] = homework.ask_judges(judges, images, wanted).mean(axis=0)
     for name in ("judges", "shape", "one piece"):
         found[name] = [found[name][wanted == digit].mean() for digit in range(10)]
-    fits = homework.divergence(targets, logits).numpy() <= FIT_GOAL
-    figures = {name: np.round(x, 4).tolist() for name, x in found.items()}
-    return figures | {"fit": float(np.mean(fits))}
+    found["fit"] = np.mean(find_fits(homework, network, images, wanted))
+    return {name: np.round(x, 4).tolist() for name, x in found.items()}
 
 
 MEASURES = ("judges", "shape", "one piece", "gray", "spread", "thick")

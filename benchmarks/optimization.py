@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from common import (
-    FIT_GOAL,
     FOLDER,
     MEASURES,
     ROOT,
@@ -26,6 +25,7 @@ from common import (
     describe_images,
     describe_record,
     digest,
+    find_fits,
     find_missing,
     interval,
     keep_row,
@@ -89,13 +89,6 @@ def measure_step(task: Task, rounds: int) -> list[float]:
     return ratios[1:]
 
 
-def find_fits(task: Task, images: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Return which images are within the goal."""
-    logits = task.network.predict(images, batch_size=100, verbose=0)
-    targets = np.eye(10, dtype="float32")[wanted]
-    return task.homework.divergence(targets, logits).numpy() <= FIT_GOAL
-
-
 def measure_row(
     task: Task,
     contestant: Contestant,
@@ -126,7 +119,7 @@ def measure_row(
         if row["budgets"][-1][1] < FITTING:
             break
         seconds, shorter = seconds_of(contestant.run, *call, budget, 0, **settings)
-        share = float(np.mean(find_fits(task, shorter, wanted)))
+        share = float(np.mean(find_fits(homework, network, shorter, wanted)))
         row["budgets"].append([budget, share, seconds])
     there = [point for point in row["budgets"] if point[1] >= FITTING][-1:]
     for budget, share, _ in there * 2:
@@ -182,7 +175,7 @@ def search(task: Task, judge: Any, name: str, draws: int, steps: int) -> dict[st
         images = contestant.run(task, wanted, starts, steps, seed, **settings)
         read = judge.predict(images, verbose=0).argmax(axis=1) == wanted
         shape = homework.measure_images(images, wanted)["shape"]
-        shares = read, shape, find_fits(task, images, wanted)
+        shares = read, shape, find_fits(homework, task.network, images, wanted)
         tried = [settings, count, *(float(np.mean(share)) for share in shares)]
         print(name, *tried, flush=True)
         return tried
@@ -374,8 +367,9 @@ def find_versions(homework: ModuleType, tuned: dict, steps: int) -> dict[str, st
     """Return the version that each row would have now."""
     found = {}
     for key, (name, settings, amount) in list_rows(tuned, steps).items():
-        parts = CONTESTANTS[name].run, settings, amount, measure_row, measure, homework
-        found[key] = digest(*parts, ROOT / NETWORKS[key.split(" | ")[0]])
+        file = ROOT / NETWORKS[key.split(" | ")[0]]
+        parts = CONTESTANTS[name].run, settings, amount, measure_row, measure, find_fits
+        found[key] = digest(*parts, homework, file)
     return found
 
 

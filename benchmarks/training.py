@@ -28,6 +28,7 @@ from common import (
     describe_images,
     describe_record,
     digest,
+    find_fits,
     find_missing,
     interval,
     keep_row,
@@ -62,7 +63,7 @@ def find_version(homework: ModuleType, name: str, amounts: tuple) -> str:
     """Return a digest of what a training depends on."""
     if name in EPOCHS:
         return digest(recipes, homework.load_mnist, homework.split_digits, amounts)
-    return digest(recipes, homework, measure_training, measure, amounts)
+    return digest(recipes, homework, measure_training, measure, find_fits, amounts)
 
 
 def measure_training(

@@ -106,7 +106,8 @@ def test_a_damaged_or_missing_file_says_what_to_do(companion, served):
         ({"SEED": 2**32}, "SEED: a whole number from 0"),
         ({"SEARCH_IMAGES": 3e4}, "SEARCH_IMAGES: a whole number from 100"),
         ({"VALIDATION_IMAGES": 40_000}, "VALIDATION_IMAGES: .* to 30000, got 40000"),
-        ({"DESCENT_RATE": -1}, "DESCENT_RATE: a number above 0, got -1"),
+        ({"TRAINING_IMAGES": "600"}, "TRAINING_IMAGES: .* to 60000, got '600'"),
+        ({"SVHN_RUN": "full"}, "expected a GPU for SVHN_RUN = 'full'"),
     ],
 )
 def test_a_bad_setting_is_refused(setting, message):
@@ -116,22 +117,23 @@ def test_a_bad_setting_is_refused(setting, message):
 
 def test_a_result_is_replaced_in_one_step_and_a_damaged_one_named(companion, tmp_path):
     path = tmp_path / "rows.json"
-    assert companion.read_json(path) == {}
-    companion.write_json(path, {"a": [1]})
+    assert companion.read_json(path) == {"rows": {}}
+    companion.write_json(path, {"rows": {}, "a": [1]})
     with pytest.raises(TypeError):
         companion.write_json(path, {"a": object()})
-    assert companion.read_json(path) == {"a": [1]}
-    path.write_text('{"a": [')
-    with pytest.raises(ValueError, match=r"rows\.json, got .* Restore the file"):
-        companion.read_json(path)
+    assert companion.read_json(path) == {"rows": {}, "a": [1]}
+    for damaged in ('{"a": [', "[1]"):
+        path.write_text(damaged)
+        with pytest.raises(ValueError, match=r"rows\.json, got .* Restore the file"):
+            companion.read_json(path)
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
         ("x", np.zeros((60, 28, 28, 3), np.uint8), "28, 28"),
-        ("y", np.full(60, 10), "digits from 0 to 9"),
-        ("src", np.zeros(60, int), "fewer photos than SVHN_FOLDS"),
+        ("y", np.full(60, 10), r"digits \[10\]"),
+        ("src", np.zeros(60, int), "1 photos"),
     ],
 )
 def test_other_crops_are_refused(companion, tmp_path, name, value, message):
@@ -276,6 +278,15 @@ def test_networks_have_as_many_weights_as_published(companion, build, weights):
     found = sum(int(np.prod(x.shape)) for x in model.trainable_weights)
     more = 2 * 6 * 25 if weights < 10**5 else 0  # two more colours at the input
     assert found == weights + more
+
+
+def test_vgg16_starts_so_that_its_features_keep_their_size(companion):
+    """By He's draw: the variance of a kernel is 2 over its inputs."""
+    companion.keras.utils.set_random_seed(1)
+    for layer in (x for x in companion.vgg16().layers if x.weights):
+        kernel = layer.kernel.numpy()
+        ratio = kernel.var() * np.prod(kernel.shape[:3]) / 2
+        assert ratio == pytest.approx(1, rel=0.15)
 
 
 def test_a_classifier_learns_from_where_it_is_told(companion):
